@@ -1,0 +1,23 @@
+"""Failures that a person caused and can repair.
+
+What belongs here: the few exception types that every room raises and the command line turns into an exit
+code. What doesn't: errors of the program itself (those keep their traceback), and exceptions that one room
+raises and catches alone.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something outside the program is wrong: one clear sentence that says what, where, and what to do.
+
+    The command line prints the sentence without a traceback and exits with ``exit_code``.
+    """
+
+    exit_code: int = 2
+
+
+class Rejected(UserError):  # noqa: N818 - the word of the whole project
+    """A delivery was refused as a whole; nothing of it was loaded."""
+
+    exit_code: int = 3
