@@ -1,0 +1,267 @@
+"""The contract as the rest of the platform sees it.
+
+Plain, typed, immutable facts about one dataset: what its columns are, how its silo sends it, how it is loaded, who owns it.
+Reading and refusing ODCS files is in :mod:`dopa_pipelines.contracts.read`; acting on a contract is in the rooms above.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+Classification = Literal["open", "internal", "personal", "confidential", "secret"]
+PdpaRole = Literal["direct_identifier", "quasi_identifier", "sensitive", "none"]
+LoadMode = Literal["replace", "append", "replace_scope"]
+Keep = Literal["first", "last", "none"]
+FileFormat = Literal["delimited", "fixed_width", "xlsx", "json_lines", "json_api", "sql"]
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A column whose values must exist in another dataset.
+
+    ``length``: only that many leading characters are compared (a village code refers to its tambon); 0 compares all.
+    """
+
+    dataset: str
+    column: str
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of ``raw.<dataset>`` and how it is made from the silo's text."""
+
+    name: str
+    logical_type: str
+    physical_type: str
+    parse: str
+    title: str
+    titles: tuple[str, ...] = ()
+    business_name: str = ""
+    description: str = ""
+    description_th: str = ""
+    required: bool = False
+    key_position: int | None = None
+    classification: Classification = "internal"
+    pdpa_role: PdpaRole = "none"
+    lawful_basis: str = ""
+    purpose: str = ""
+    null_values: tuple[str, ...] = ()
+    position: tuple[int, int] | None = None
+    partial: bool = False
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+    minimum: Any = None
+    maximum: Any = None
+    valid_values: tuple[str, ...] = ()
+    reference: Reference | None = None
+    renamed_from: str | None = None
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether its values must be masked wherever they are shown without being asked for."""
+        return self.pdpa_role != "none" or self.classification in ("personal", "confidential", "secret")
+
+    @property
+    def known_titles(self) -> tuple[str, ...]:
+        return (self.title, *self.titles, self.name)
+
+    @cached_property
+    def table_columns(self) -> tuple[tuple[str, str], ...]:
+        """(name, PostgreSQL type) of the raw columns it makes; a partial date makes three."""
+        if self.partial:
+            return (
+                (self.name, "date"),
+                (f"{self.name}_year", "smallint"),
+                (f"{self.name}_month", "smallint"),
+            )
+        return ((self.name, self.physical_type),)
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A condition over the columns of one row, as a Polars SQL expression; a row where it is false is quarantined."""
+
+    name: str
+    expression: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class TableRule:
+    """A count taken by SQL after the load. It fails where the count is not what it must be."""
+
+    name: str
+    query: str
+    description: str = ""
+    severity: Severity = "error"
+    dimension: str = "consistency"
+    must_be: int = 0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Rows that are layout: those whose ``column`` matches ``pattern`` are neither loaded nor quarantined."""
+
+    column: str
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the silo sends the data. Field meanings: docs/contracts.md."""
+
+    format: FileFormat
+    type: Literal["local", "api", "postgresql"] = "local"
+    path: str = ""
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    header: bool = True
+    quoted: bool = False
+    trailing_delimiter: bool = False
+    sheet: str | None = None
+    totals: Totals | None = None
+    period: str | None = None
+    query: str | None = None
+    records_path: str = "data"
+    next_page: str = "next"
+    page_parameter: str = "page"
+    url_environment: str | None = None
+    token_environment: str | None = None
+
+
+@dataclass(frozen=True)
+class ScopePart:
+    """One column of the scope that a delivery replaces; dates may be cut to their month or year."""
+
+    column: str
+    granularity: Literal["value", "month", "year"] = "value"
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a delivery changes the table."""
+
+    mode: LoadMode = "replace"
+    scope: tuple[ScopePart, ...] = ()
+    duplicates: Keep = "first"
+    max_rejected_percent: float = 5.0
+    max_shrink_percent: float = 50.0
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Calendar partitions of the dataset's asset: by month of ``column``, from ``start``."""
+
+    column: str
+    start: date
+    granularity: Literal["month"] = "month"
+
+
+@dataclass(frozen=True)
+class TeamMember:
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class ServiceLevel:
+    """Frequency of deliveries in days (0: ad hoc) and years of retention."""
+
+    frequency_days: int = 0
+    frequency: str = ""
+    retention_years: int | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What one dataset must be."""
+
+    dataset: str
+    bureau: str
+    version: str
+    path: Path
+    title_th: str
+    title_en: str
+    description: str
+    description_th: str
+    grain: str
+    columns: tuple[Column, ...]
+    layout: Layout
+    load: Load
+    row_rules: tuple[RowRule, ...] = ()
+    table_rules: tuple[TableRule, ...] = ()
+    partition: Partition | None = None
+    team: tuple[TeamMember, ...] = ()
+    service_level: ServiceLevel = field(default_factory=ServiceLevel)
+    gd_catalog: dict[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    key_dataset: bool = False
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Names of the key columns, in key order."""
+        keyed = [column for column in self.columns if column.key_position is not None]
+        return tuple(column.name for column in sorted(keyed, key=lambda column: column.key_position or 0))
+
+    @property
+    def table(self) -> str:
+        return f"raw.{self.dataset}"
+
+    @property
+    def feed(self) -> tuple[str, str]:
+        """OpenLineage namespace and name of what the silo sends: the feed is the dataset, a delivery its version."""
+        return {"local": "file", "api": "api", "postgresql": "postgres"}[self.layout.type], f"{self.bureau}/{self.dataset}"
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Datasets that its columns refer to, each once."""
+        return tuple(dict.fromkeys(column.reference.dataset for column in self.columns if column.reference))
+
+    @property
+    def classification(self) -> Classification:
+        """The most protected class of its columns: a dataset that mixes takes that one (มรด. 3-1:2565)."""
+        order: tuple[Classification, ...] = ("open", "internal", "personal", "confidential", "secret")
+        return max((column.classification for column in self.columns), key=order.index)
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    @cached_property
+    def table_columns(self) -> tuple[tuple[str, str], ...]:
+        return tuple(pair for column in self.columns for pair in column.table_columns)
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of everything that decides how a delivery is treated; descriptions and people don't."""
+        prose = {"business_name", "description", "description_th", "lawful_basis", "purpose"}
+        facts = {
+            "dataset": self.dataset,
+            "version": self.version,
+            "columns": [{key: value for key, value in asdict(column).items() if key not in prose} for column in self.columns],
+            "layout": {k: v for k, v in asdict(self.layout).items() if not k.endswith("environment")},
+            "load": asdict(self.load),
+            "row_rules": [(rule.name, rule.expression) for rule in self.row_rules],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def period_of(self, file_name: str) -> date | None:
+        """First day of the month that a file's name states, by the layout's ``period`` pattern; None without one."""
+        if not self.layout.period:
+            return None
+        match = re.search(self.layout.period, file_name)
+        if not match:
+            return None
+        year, month = int(match["year"]), int(match["month"])
+        if year < 100:
+            year += 2500
+        return date(year - 543 if year >= 2400 else year, month, 1)

@@ -1,0 +1,547 @@
+"""Reading contracts: ODCS v3.1 YAML in, :class:`Contract` out, every mistake refused with file and line.
+
+A folder is read as a whole: a contract that is wrong becomes problems, the others still load.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from open_data_contract_standard.model import (
+    CustomProperty,
+    DataQuality,
+    OpenDataContractStandard,
+    SchemaObject,
+    SchemaProperty,
+    Server,
+    Team,
+)
+from pydantic import ValidationError
+
+from dopa_pipelines.contracts.model import (
+    Classification,
+    Column,
+    Contract,
+    FileFormat,
+    Keep,
+    Layout,
+    Load,
+    LoadMode,
+    Partition,
+    PdpaRole,
+    Reference,
+    RowRule,
+    ScopePart,
+    ServiceLevel,
+    Severity,
+    TableRule,
+    TeamMember,
+    Totals,
+)
+from dopa_pipelines.documents import (
+    Document,
+    DocumentError,
+    Problem,
+    did_you_mean,
+    read_document,
+    unknown_keys,
+    validation_problems,
+)
+
+API_VERSIONS = ("v3.1.0",)
+SUFFIX = ".odcs.yaml"
+
+PARSES: dict[str, tuple[str, ...]] = {
+    "string": ("text", "code", "citizen_number", "house_code"),
+    "integer": ("integer",),
+    "number": ("number",),
+    "date": ("date", "be_yymm", "be_date_ymd"),
+    "timestamp": ("timestamp",),
+    "boolean": ("boolean",),
+}
+"""The parses that each ODCS logical type may take; the first is the default."""
+
+PHYSICAL_TYPES: dict[str, tuple[str, ...]] = {
+    "string": ("text",),
+    "integer": ("integer", "smallint", "bigint"),
+    "number": ("double precision", "numeric"),
+    "date": ("date",),
+    "timestamp": ("timestamp", "timestamptz"),
+    "boolean": ("boolean",),
+}
+
+COLUMN_PROPERTIES = (
+    "pdpaRole", "descriptionTh", "titles", "parse", "nullValues", "position", "partial", "referenceLength",
+    "renamedFrom", "lawfulBasis", "purpose",
+)  # fmt: skip
+SERVER_PROPERTIES = (
+    "header", "trailingDelimiter", "quoted", "sheet", "totals", "period", "recordsPath", "nextPage",
+    "pageParameter", "query", "urlEnvironment", "tokenEnvironment",
+)  # fmt: skip
+CONTRACT_PROPERTIES = ("load", "gdCatalog", "titleEn", "descriptionTh", "keyDataset", "partition")
+QUALITY_PROPERTIES = ("nationalDimension", "reason", "descriptionTh")
+DIMENSIONS = (
+    "accuracy", "completeness", "conformity", "consistency", "coverage", "timeliness", "uniqueness",
+)  # fmt: skip
+NATIONAL_DIMENSIONS = ("accuracy_completeness", "consistency", "relevancy", "timeliness", "availability")
+GD_CATALOG_KEYS = (
+    "data_type", "title", "owner_org", "maintainer", "maintainer_email", "tag_string", "notes", "objective",
+    "update_frequency_unit", "geo_coverage", "data_source", "data_format", "data_category", "license_id",
+)  # fmt: skip
+"""The 14 mandatory items of the government data catalogue (มรด. 3-1:2565)."""
+
+FORMATS = get_args(FileFormat)
+IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]{0,58}$")
+UNIT_DAYS = {"d": 1, "w": 7, "m": 31, "q": 92, "y": 366}
+
+
+@dataclass
+class Contracts:
+    """The contracts of a folder by dataset, and what was wrong in the others."""
+
+    by_dataset: dict[str, Contract]
+    problems: list[Problem] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Contract]:
+        return iter(self.by_dataset.values())
+
+    def __len__(self) -> int:
+        return len(self.by_dataset)
+
+    def in_reference_order(self) -> list[Contract]:
+        """Contracts so that a referenced dataset stands before those that refer to it; cycles keep name order."""
+        ordered: dict[str, Contract] = {}
+
+        def add(contract: Contract, above: frozenset[str]) -> None:
+            if contract.dataset in ordered or contract.dataset in above:
+                return
+            for name in contract.references:
+                if name in self.by_dataset:
+                    add(self.by_dataset[name], above | {contract.dataset})
+            ordered[contract.dataset] = contract
+
+        for contract in self:
+            add(contract, frozenset())
+        return list(ordered.values())
+
+
+def load_contracts(folder: Path) -> Contracts:
+    """Read every ``*.odcs.yaml`` below ``folder``. Never raises for a wrong contract: see ``problems``."""
+    found: dict[str, Contract] = {}
+    problems: list[Problem] = []
+    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        try:
+            contract = read_contract(path)
+        except DocumentError as error:
+            problems += error.problems
+            continue
+        if contract.dataset in found:
+            other = found[contract.dataset].path
+            problems.append(Problem(path, 1, f"dataset {contract.dataset!r} is already described by {other}"))
+            continue
+        found[contract.dataset] = contract
+    for contract in found.values():
+        problems += _reference_problems(contract, found)
+    return Contracts(dict(sorted(found.items())), sorted(problems))
+
+
+def _reference_problems(contract: Contract, known: Mapping[str, Contract]) -> Iterator[Problem]:
+    document = read_document(contract.path) if contract.references else None
+    for position, column in enumerate(contract.columns):
+        if not column.reference or document is None:
+            continue
+        target = known.get(column.reference.dataset)
+        keys = ("schema", 0, "properties", position, "relationships")
+        if target is None:
+            hint = did_you_mean(column.reference.dataset, known)
+            yield document.problem(f"refers to dataset {column.reference.dataset!r}, which has no contract; {hint}", *keys)
+        elif column.reference.column not in {name for name, _ in target.table_columns}:
+            names = [name for name, _ in target.table_columns]
+            hint = did_you_mean(column.reference.column, names)
+            yield document.problem(f"refers to unknown column {target.dataset}.{column.reference.column}; {hint}", *keys)
+
+
+def read_contract(path: Path) -> Contract:
+    """Read one contract. Raises :class:`DocumentError` with every problem found in it."""
+    document = read_document(path)
+    problems = unknown_keys(document, OpenDataContractStandard)
+    if problems:
+        raise DocumentError(problems)
+    try:
+        odcs = OpenDataContractStandard.model_validate(document.data)
+    except ValidationError as error:
+        raise DocumentError(validation_problems(document, error)) from error
+    reader = _Reader(document, odcs)
+    contract = reader.contract()
+    if reader.problems or contract is None:
+        raise DocumentError(sorted(reader.problems))
+    return contract
+
+
+class _Reader:
+    """Turns one ODCS document into a contract and gathers what is wrong with it."""
+
+    def __init__(self, document: Document, odcs: OpenDataContractStandard) -> None:
+        self.document = document
+        self.odcs = odcs
+        self.problems: list[Problem] = []
+
+    def wrong(self, message: str, *keys: str | int) -> None:
+        self.problems.append(self.document.problem(message, *keys))
+
+    def choice(self, value: Any, allowed: tuple[str, ...], what: str, *keys: str | int) -> str:
+        if value not in allowed:
+            self.wrong(f"{what} {value!r} is not known; {did_you_mean(str(value), allowed)}", *keys)
+            return allowed[0]
+        return str(value)
+
+    def properties(self, properties: list[CustomProperty] | None, allowed: tuple[str, ...], *keys: str | int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for position, item in enumerate(properties or []):
+            name = item.property or ""
+            if name not in allowed:
+                hint = did_you_mean(name, allowed)
+                self.wrong(f"unknown customProperty {name!r}; {hint}", *keys, "customProperties", position)
+            found[name] = item.value
+        return found
+
+    def contract(self) -> Contract | None:
+        odcs = self.odcs
+        if odcs.apiVersion not in API_VERSIONS:
+            self.wrong(f"apiVersion {odcs.apiVersion!r} must be {API_VERSIONS[0]!r}", "apiVersion")
+        if odcs.kind != "DataContract":
+            self.wrong(f"kind {odcs.kind!r} must be 'DataContract'", "kind")
+        name = odcs.name or odcs.id or ""
+        if not IDENTIFIER.match(name):
+            self.wrong(f"name {name!r} must be lower case letters, digits and _ (at most 59)", "name")
+        if not odcs.version:
+            self.wrong("version is missing, such as 1.0.0", "version")
+        bureau = odcs.domain or ""
+        if not IDENTIFIER.match(bureau):
+            self.wrong(f"domain {bureau!r} must name the owner bureau, such as registration", "domain")
+        if len(odcs.servers or []) != 1:
+            self.wrong("servers must hold exactly one server: how the silo sends the data", "servers")
+        if len(odcs.schema_ or []) != 1:
+            self.wrong("schema must hold exactly one object: the dataset", "schema")
+        if self.problems or not odcs.servers or not odcs.schema_:
+            return None
+        table = odcs.schema_[0]
+        layout = self.layout(odcs.servers[0])
+        columns = tuple(
+            self.column(item, layout, "schema", 0, "properties", position) for position, item in enumerate(table.properties or [])
+        )
+        if not columns:
+            self.wrong("schema has no properties: name its columns", "schema", 0)
+            return None
+        repeated = {c.name for c in columns if [d.name for d in columns].count(c.name) > 1}
+        for item in sorted(repeated):
+            self.wrong(f"column {item!r} stands twice", "schema", 0, "properties")
+        own = self.properties(odcs.customProperties, CONTRACT_PROPERTIES)
+        load = self.load(own.get("load"), columns)
+        row_rules, table_rules = self.rules(table)
+        description = odcs.description
+        return Contract(
+            dataset=name,
+            bureau=bureau,
+            version=str(odcs.version),
+            path=self.document.path,
+            title_th=table.businessName or name,
+            title_en=str(own.get("titleEn") or name.replace("_", " ")),
+            description=table.description or (description.purpose if description else "") or "",
+            description_th=str(own.get("descriptionTh") or ""),
+            grain=table.dataGranularityDescription or "",
+            columns=columns,
+            layout=layout,
+            load=load,
+            row_rules=row_rules,
+            table_rules=table_rules,
+            partition=self.partition(own.get("partition"), columns),
+            team=self.team(),
+            service_level=self.service_level(),
+            gd_catalog=self.gd_catalog(own.get("gdCatalog")),
+            tags=tuple(odcs.tags or ()),
+            key_dataset=bool(own.get("keyDataset")),
+        )
+
+    def custom_line(self, name: str) -> tuple[str | int, ...]:
+        for position, item in enumerate(self.odcs.customProperties or []):
+            if item.property == name:
+                return ("customProperties", position, "value")
+        return ("customProperties",)
+
+    def layout(self, server: Server) -> Layout:
+        at: tuple[str | int, ...] = ("servers", 0)
+        own = self.properties(server.customProperties, SERVER_PROPERTIES, *at)
+        form = cast(FileFormat, self.choice(server.format, FORMATS, "format", *at, "format"))
+        kind = self.choice(server.type, ("local", "api", "postgresql"), "server type", *at, "type")
+        encoding = (server.encoding or "utf-8").lower()
+        self.choice(encoding, ("utf-8", "cp874"), "encoding", *at, "encoding")
+        delimiter = server.delimiter or ","
+        if len(delimiter) != 1:
+            self.wrong(f"delimiter {delimiter!r} must be one character", *at, "delimiter")
+        needs = {"sql": ("query", "urlEnvironment"), "json_api": ("urlEnvironment",)}.get(form, ())
+        for name in needs:
+            if not own.get(name):
+                self.wrong(f"a server of format {form} needs the customProperty {name!r}", *at)
+        if form in ("delimited", "fixed_width", "xlsx", "json_lines") and not server.path:
+            self.wrong(f"a server of format {form} needs a path below the drop zone", *at)
+        totals = own.get("totals")
+        if totals is not None and not (isinstance(totals, dict) and {"column", "pattern"} == set(totals)):
+            self.wrong("totals must be {column: ..., pattern: ...}", *at)
+            totals = None
+        if totals:
+            self.regex(totals["pattern"], "the totals pattern", *at)
+        if period := own.get("period"):
+            compiled = self.regex(period, "period", *at)
+            if compiled and not {"year", "month"} <= set(compiled.groupindex):
+                self.wrong("period must name the groups (?P<year>...) and (?P<month>...)", *at)
+        return Layout(
+            format=form,
+            type=cast(Any, kind),
+            path=server.path or "",
+            encoding=encoding,
+            delimiter=delimiter,
+            header=bool(own.get("header", True)),
+            quoted=bool(own.get("quoted", False)),
+            trailing_delimiter=bool(own.get("trailingDelimiter", False)),
+            sheet=own.get("sheet"),
+            totals=Totals(totals["column"], totals["pattern"]) if totals else None,
+            period=period,
+            query=own.get("query"),
+            records_path=str(own.get("recordsPath", "data")),
+            next_page=str(own.get("nextPage", "next")),
+            page_parameter=str(own.get("pageParameter", "page")),
+            url_environment=own.get("urlEnvironment"),
+            token_environment=own.get("tokenEnvironment"),
+        )
+
+    def regex(self, pattern: Any, what: str, *keys: str | int) -> re.Pattern[str] | None:
+        try:
+            return re.compile(str(pattern))
+        except re.error as error:
+            self.wrong(f"{what} {pattern!r} is not a regular expression: {error}", *keys)
+            return None
+
+    def column(self, item: SchemaProperty, layout: Layout, *at: str | int) -> Column:
+        own = self.properties(item.customProperties, COLUMN_PROPERTIES, *at)
+        name = item.name or ""
+        if not IDENTIFIER.match(name):
+            self.wrong(f"column name {name!r} must be lower case letters, digits and _ (at most 59)", *at, "name")
+        logical = self.choice(item.logicalType, tuple(PARSES), "logicalType", *at, "logicalType")
+        parse = self.choice(own.get("parse", PARSES[logical][0]), PARSES[logical], f"parse of a {logical}", *at)
+        physical = (item.physicalType or PHYSICAL_TYPES[logical][0]).lower()
+        if physical not in PHYSICAL_TYPES[logical]:
+            known = ", ".join(PHYSICAL_TYPES[logical])
+            self.wrong(
+                f"physicalType {physical!r} does not fit logicalType {logical}; use {known}",
+                *at,
+                "physicalType",
+            )
+        options = item.logicalTypeOptions or {}
+        allowed = ("minLength", "maxLength", "pattern", "minimum", "maximum", "format")
+        for key in options:
+            if key not in allowed:
+                self.wrong(f"unknown option {key!r}; {did_you_mean(key, allowed)}", *at, "logicalTypeOptions", key)
+        if options.get("pattern"):
+            self.regex(options["pattern"], "pattern", *at, "logicalTypeOptions", "pattern")
+        position = own.get("position")
+        if layout.format == "fixed_width" and not _is_position(position):
+            self.wrong(f"column {name!r} of a fixed-width file needs position: [first byte from 1, length]", *at)
+            position = None
+        required, valid, pattern = self.column_rules(item, *at)
+        if item.primaryKey and item.primaryKeyPosition is None:
+            self.wrong(f"key column {name!r} needs primaryKeyPosition", *at)
+        if item.classification is None:
+            self.wrong(f"column {name!r} has no classification", *at)
+        return Column(
+            name=name,
+            logical_type=logical,
+            physical_type=physical,
+            parse=parse,
+            title=item.physicalName or name,
+            titles=tuple(str(title) for title in own.get("titles") or ()),
+            business_name=item.businessName or "",
+            description=item.description or "",
+            description_th=str(own.get("descriptionTh") or ""),
+            required=bool(item.required) or required,
+            key_position=item.primaryKeyPosition if item.primaryKey else None,
+            classification=cast(
+                Classification,
+                self.choice(
+                    item.classification or "internal",
+                    get_args(Classification),
+                    "classification",
+                    *at,
+                    "classification",
+                ),
+            ),
+            pdpa_role=cast(PdpaRole, self.choice(own.get("pdpaRole", "none"), get_args(PdpaRole), "pdpaRole", *at)),
+            lawful_basis=str(own.get("lawfulBasis") or ""),
+            purpose=str(own.get("purpose") or ""),
+            null_values=tuple(str(value) for value in own.get("nullValues") or ()),
+            position=(int(position[0]), int(position[1])) if position else None,
+            partial=bool(own.get("partial", False)),
+            min_length=options.get("minLength"),
+            max_length=options.get("maxLength"),
+            pattern=options.get("pattern") or pattern,
+            minimum=options.get("minimum"),
+            maximum=options.get("maximum"),
+            valid_values=valid,
+            reference=self.reference(item, own, *at),
+            renamed_from=own.get("renamedFrom"),
+        )
+
+    def column_rules(self, item: SchemaProperty, *at: str | int) -> tuple[bool, tuple[str, ...], str | None]:
+        required, valid, pattern = False, tuple(str(entry.value) for entry in item.enum or ()), None
+        for position, rule in enumerate(item.quality or []):
+            keys = (*at, "quality", position)
+            self.quality_facts(rule, *keys)
+            arguments = rule.arguments or {}
+            if rule.metric in ("nullValues", "missingValues"):
+                required = True
+            elif rule.metric == "invalidValues":
+                valid = tuple(str(value) for value in arguments.get("validValues") or valid)
+                pattern = arguments.get("pattern", pattern)
+                if not valid and not pattern:
+                    self.wrong("invalidValues needs arguments: {validValues: [...]} or {pattern: ...}", *keys)
+                if pattern:
+                    self.regex(pattern, "pattern", *keys)
+            elif rule.metric != "duplicateValues":
+                self.wrong(
+                    f"rule of metric {rule.metric!r} is not enforced on a column; use nullValues, invalidValues or"
+                    " a table rule of type sql",
+                    *keys,
+                )
+        return required, valid, pattern
+
+    def quality_facts(self, rule: DataQuality, *at: str | int) -> None:
+        own = self.properties(rule.customProperties, QUALITY_PROPERTIES, *at)
+        self.choice(rule.dimension, DIMENSIONS, "dimension", *at, "dimension")
+        self.choice(own.get("nationalDimension"), NATIONAL_DIMENSIONS, "nationalDimension", *at)
+
+    def reference(self, item: SchemaProperty, own: Mapping[str, Any], *at: str | int) -> Reference | None:
+        links = item.relationships or []
+        if not links:
+            return None
+        target = links[0].to
+        if len(links) > 1 or not isinstance(target, str) or target.count(".") != 1:
+            self.wrong("relationships must hold one foreignKey, to: dataset.column", *at, "relationships")
+            return None
+        dataset, column = target.split(".")
+        return Reference(dataset, column, int(own.get("referenceLength") or 0))
+
+    def rules(self, table: SchemaObject) -> tuple[tuple[RowRule, ...], tuple[TableRule, ...]]:
+        rows: list[RowRule] = []
+        tables: list[TableRule] = []
+        for position, rule in enumerate(table.quality or []):
+            keys: tuple[str | int, ...] = ("schema", 0, "quality", position)
+            self.quality_facts(rule, *keys)
+            name = rule.name or ""
+            if rule.type == "custom":
+                if rule.engine != "polars" or not isinstance(rule.implementation, str) or not name:
+                    self.wrong("a row rule needs name, engine: polars and implementation: an expression", *keys)
+                    continue
+                rows.append(RowRule(name, rule.implementation, rule.description or ""))
+            elif rule.type == "sql":
+                if not rule.query or not name or rule.mustBe is None:
+                    self.wrong("a table rule needs name, query and mustBe", *keys)
+                    continue
+                severity = self.choice(rule.severity or "error", get_args(Severity), "severity", *keys, "severity")
+                tables.append(
+                    TableRule(
+                        name, rule.query, rule.description or "", cast(Severity, severity),
+                        rule.dimension or "consistency", int(rule.mustBe),
+                    )
+                )  # fmt: skip
+            elif rule.metric != "duplicateValues":
+                self.wrong("a rule on the table is of type custom (a row), sql (the table) or duplicateValues", *keys)
+        return tuple(rows), tuple(tables)
+
+    def load(self, value: Any, columns: tuple[Column, ...]) -> Load:
+        at = self.custom_line("load")
+        if not isinstance(value, dict):
+            self.wrong("customProperty load is missing, such as {mode: replace, duplicates: first}", *at)
+            return Load()
+        allowed = ("mode", "scope", "duplicates", "maxRejectedPercent", "maxShrinkPercent")
+        for key in value:
+            if key not in allowed:
+                self.wrong(f"unknown key {key!r} of load; {did_you_mean(str(key), allowed)}", *at, key)
+        mode = cast(LoadMode, self.choice(value.get("mode"), get_args(LoadMode), "load mode", *at, "mode"))
+        keep = cast(
+            Keep,
+            self.choice(value.get("duplicates", "first"), get_args(Keep), "duplicates", *at, "duplicates"),
+        )
+        names = {name for column in columns for name, _ in column.table_columns}
+        scope = []
+        for part in value.get("scope") or []:
+            if not isinstance(part, dict) or part.get("column") not in names:
+                self.wrong(f"scope {part!r} must be a mapping with a column of the dataset", *at, "scope")
+                continue
+            granularity = self.choice(part.get("granularity", "value"), ("value", "month", "year"), "granularity", *at, "scope")
+            scope.append(ScopePart(part["column"], cast(Any, granularity)))
+        if mode == "replace_scope" and not scope:
+            self.wrong("mode replace_scope needs scope: [{column: ...}]", *at)
+        if mode == "append" and not any(column.key_position for column in columns):
+            self.wrong("mode append needs a primary key", *at)
+        return Load(
+            mode=mode,
+            scope=tuple(scope),
+            duplicates=keep,
+            max_rejected_percent=float(value.get("maxRejectedPercent", 5.0)),
+            max_shrink_percent=float(value.get("maxShrinkPercent", 50.0)),
+        )
+
+    def partition(self, value: Any, columns: tuple[Column, ...]) -> Partition | None:
+        if value is None:
+            return None
+        at = self.custom_line("partition")
+        names = [column.name for column in columns if column.logical_type == "date"]
+        if not isinstance(value, dict) or value.get("column") not in names:
+            self.wrong(f"partition must name a date column; {did_you_mean(str(value), names)}", *at)
+            return None
+        self.choice(value.get("granularity", "month"), ("month",), "granularity", *at)
+        start = value.get("start")
+        try:
+            start = start if isinstance(start, date) else date.fromisoformat(str(start))
+        except ValueError:
+            self.wrong(f"start {start!r} must be a date such as 2025-10-01", *at)
+            return None
+        return Partition(value["column"], start)
+
+    def team(self) -> tuple[TeamMember, ...]:
+        team = self.odcs.team
+        members = team.members if isinstance(team, Team) else team
+        found = tuple(TeamMember(member.username or member.name or "", member.role or "") for member in members or ())
+        if not any("steward" in member.role for member in found):
+            self.wrong("team names no steward: add a member with role technical_steward", "team")
+        return found
+
+    def service_level(self) -> ServiceLevel:
+        days, text, years = 0, "", None
+        for item in self.odcs.slaProperties or []:
+            if item.property == "frequency" and item.value is not None:
+                unit = str(item.unit or "d")[0].lower()
+                days = int(float(item.value) * UNIT_DAYS.get(unit, 1))
+                text = f"{item.value} {item.unit}"
+            elif item.property == "retention" and item.value is not None:
+                years = int(float(item.value))
+        return ServiceLevel(days, text, years)
+
+    def gd_catalog(self, value: Any) -> dict[str, Any]:
+        at = self.custom_line("gdCatalog")
+        if not isinstance(value, dict):
+            self.wrong("customProperty gdCatalog is missing: the 14 items of the data catalogue", *at)
+            return {}
+        missing = [key for key in GD_CATALOG_KEYS if value.get(key) in (None, "", [])]
+        if missing:
+            self.wrong(f"gdCatalog lacks {', '.join(missing)}", *at)
+        return dict(value)
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)
