@@ -1,0 +1,129 @@
+"""What can be said of a dataset after its loads: counts, reconciliation, table rules, rejected rows without personal values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dopa_pipelines.contracts import Contract
+from dopa_pipelines.contracts.model import TableRule
+from dopa_pipelines.errors import UserError
+
+Connection = psycopg.Connection[Any]
+MASK = "•••"
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """``rows``: in the table now. ``rows_recorded``: what the deliveries in force loaded. ``write``: the latest recorded one."""
+
+    exists: bool
+    rows: int = 0
+    rows_recorded: int = 0
+    reconciled: bool = True
+    write: int | None = None
+
+
+def table_facts(connection: Connection, contract: Contract) -> TableFacts:
+    """Counts of ``raw.<dataset>`` against the deliveries that it is made of.
+
+    Reconciled: every delivery read = loaded + quarantined, no delivery in force has lost or gained a row, and the quarantine
+    holds what each delivery put there.
+    """
+    there = connection.execute("select to_regclass(%s) is not null", (contract.table,)).fetchone()
+    if not there or not there[0]:
+        return TableFacts(False)
+    row = connection.execute(
+        sql.SQL(
+            """
+            with held as (select _delivery_id as id, count(*) as held from {} group by 1),
+            kept as (select delivery_id as id, count(*) as kept from quarantine.{} group by 1),
+            delivered as (
+                select d.id, d.in_force, d.rows_read, d.rows_loaded, d.rows_quarantined,
+                    coalesce(h.held, 0) as held, coalesce(k.kept, 0) as kept
+                from ops.delivery d
+                left join held h using (id)
+                left join kept k using (id)
+                where d.dataset = %(dataset)s and d.status = 'loaded'
+            )
+            select
+                (select coalesce(sum(held), 0) from held)::bigint,
+                coalesce(sum(rows_loaded) filter (where in_force), 0)::bigint,
+                coalesce(bool_and(
+                    rows_read = rows_loaded + rows_quarantined
+                    and kept = rows_quarantined
+                    and (case when in_force then held = rows_loaded else held <= rows_loaded end)
+                ), true)
+                and not exists (select from held h where not exists (select from delivered d where d.id = h.id)),
+                (select max(id) from lineage.write where target = %(target)s)
+            from delivered
+            """
+        ).format(sql.Identifier("raw", contract.dataset), sql.Identifier(contract.dataset)),
+        {"dataset": contract.dataset, "target": contract.table},
+    ).fetchone()
+    assert row is not None
+    return TableFacts(True, int(row[0]), int(row[1]), bool(row[2]), row[3])
+
+
+def check_table_rule(connection: Connection, contract: Contract, rule: TableRule) -> int:
+    """The rule's count. Raises UserError naming the rule where its SQL fails."""
+    query = rule.query.replace("{table}", contract.table).replace("{object}", contract.table)
+    try:
+        with connection.transaction():
+            row = connection.execute(query.encode()).fetchone()
+    except psycopg.Error as error:
+        raise UserError(
+            f"{contract.path.name}: the table rule {rule.name!r} cannot be run: {error.diag.message_primary}"
+        ) from error
+    return int(row[0]) if row and row[0] is not None else 0
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A quarantined row as it may be shown. ``original`` is empty unless it was asked for."""
+
+    delivery: int
+    file: str
+    row: int
+    reasons: list[dict[str, Any]]
+    original: str | None = None
+
+
+def rejected_rows(connection: Connection, contract: Contract, *, reveal: bool = False, limit: int = 20) -> Iterator[RejectedRow]:
+    """Rows quarantined by the dataset's latest deliveries. Without ``reveal``, personal values are masked."""
+    there = connection.execute("select to_regclass(%s)", (f"quarantine.{contract.dataset}",)).fetchone()
+    if not there or there[0] is None:
+        return
+    rows = connection.execute(
+        sql.SQL(
+            "select delivery_id, file, row, reasons, original from quarantine.{} order by delivery_id desc, row limit %s"
+        ).format(sql.Identifier(contract.dataset)),
+        (limit,),
+    )
+    personal = {column.name for column in contract.columns if column.is_personal}
+    for delivery, file, row, reasons, original in rows:
+        shown = reasons if reveal else [_masked(reason, personal) for reason in reasons]
+        yield RejectedRow(delivery, file, row, shown, original if reveal else None)
+
+
+def _masked(reason: dict[str, Any], personal: set[str]) -> dict[str, Any]:
+    names = re.split(r",\s*", reason.get("column") or "")
+    value = reason.get("value")
+    return reason | {"value": MASK if value is not None and personal & set(names) else value}
+
+
+def rejected_preview(connection: Connection, contract: Contract) -> str:
+    """A Markdown table of some rejected rows, without personal values."""
+    lines = ["| file | row | reason | column | value |", "|---|---|---|---|---|"]
+    for item in rejected_rows(connection, contract, limit=10):
+        for reason in item.reasons:
+            value = str(reason.get("value") or "").replace("|", "\\|").replace("\n", " ")[:60]
+            lines.append(f"| {item.file} | {item.row} | {reason['code']} | {reason.get('column') or ''} | {value} |")
+    if len(lines) == 2:
+        return "no rejected rows"
+    return "\n".join([*lines, "", f"All of them: `select * from quarantine.{contract.dataset}`"])
