@@ -1,0 +1,262 @@
+"""The dbt project as the platform uses it.
+
+dbt takes seconds to start, so the manifest is kept under the state folder until a file of the project changes, and models are
+built inside this process, one invocation a model, with the manifest loaded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dopa_pipelines.errors import UserError
+from dopa_pipelines.settings import Settings
+from dopa_pipelines.warehouse import Role, Warehouse
+
+if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
+
+# dbt reads its profile even where it does not connect; these stand in for a login then.
+_NO_LOGIN = {
+    "DOPA_DBT_HOST": "localhost",
+    "DOPA_DBT_PORT": "5432",
+    "DOPA_DBT_USER": "nobody",
+    "DOPA_DBT_PASSWORD": "none",
+    "DOPA_DBT_DBNAME": "warehouse",
+}
+_PASSED = ("success", "pass", "no-op")
+
+
+@dataclass(frozen=True)
+class Test:
+    """A data test. ``models``: unique ids of the models it reads; ``blocking``: whether its failure holds back what descends."""
+
+    unique_id: str
+    name: str
+    description: str
+    blocking: bool
+    models: tuple[str, ...]
+    dimension: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the manifest has it."""
+
+    unique_id: str
+    name: str
+    schema: str
+    description: str
+    path: str
+    checksum: str
+    materialized: str
+    columns: dict[str, Any]
+    meta: dict[str, Any]
+    tags: tuple[str, ...]
+    inputs: tuple[str, ...]
+    """``schema.table`` of every model and source it reads."""
+    tests: tuple[Test, ...] = ()
+
+    @property
+    def target(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one model or test of a build. ``failures`` counts the rows a test found."""
+
+    unique_id: str
+    passed: bool
+    status: str
+    message: str | None
+    failures: int | None
+    seconds: float
+
+
+@dataclass
+class Project:
+    """dbt on the settings' project. With a warehouse it can build; without, it can only tell what there is.
+
+    Close it (or use it as a context manager): while it builds, it holds dbt's turn.
+    """
+
+    settings: Settings
+    warehouse: Warehouse | None = None
+    _keeper: psycopg.Connection[Any] | None = field(default=None, init=False, repr=False)
+    _loaded: Manifest | None = field(default=None, init=False, repr=False)
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+            os.environ.pop("DOPA_DBT_TURN", None)
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.root / "dbt_project"
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as JSON has it, parsed anew only where a file of the project changed."""
+        kept = self.settings.dbt_target_path / "manifest.json"
+        mark = self.settings.dbt_target_path / "manifest.fingerprint"
+        fingerprint = self._fingerprint()
+        if not kept.exists() or not mark.exists() or mark.read_text() != fingerprint:
+            self._parse()
+            mark.write_text(fingerprint)
+        content: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        return content
+
+    @cached_property
+    def models(self) -> list[Model]:
+        """The models in an order in which each stands after what it reads."""
+        nodes: Mapping[str, Any] = self.manifest["nodes"]
+        order: dict[str, None] = {}
+
+        def add(unique_id: str) -> None:
+            if unique_id not in order and unique_id in nodes and nodes[unique_id]["resource_type"] == "model":
+                for parent in nodes[unique_id]["depends_on"]["nodes"]:
+                    add(parent)
+                order[unique_id] = None
+
+        for unique_id in sorted(nodes):
+            add(unique_id)
+        place = {unique_id: number for number, unique_id in enumerate(order)}
+        tests: dict[str, list[Test]] = {unique_id: [] for unique_id in order}
+        for unique_id, node in sorted(nodes.items()):
+            read = [parent for parent in node["depends_on"]["nodes"] if parent in place]
+            if node["resource_type"] == "test" and read:
+                # A test that reads several models runs with the last of them to be built.
+                tests[max(read, key=place.__getitem__)].append(_test(unique_id, node, read))
+        return [_model(unique_id, nodes[unique_id], self.manifest, tests[unique_id]) for unique_id in order]
+
+    def build(self, model: Model, *, run_id: str, parent_run_id: str | None = None) -> list[NodeResult]:
+        """Build one model and run its tests, in this process. Raises UserError where dbt could not even begin."""
+        self._take_turn()
+        os.environ["DOPA_RUN_ID"] = run_id
+        if parent_run_id:
+            os.environ["DOPA_PARENT_RUN_ID"] = parent_run_id
+        from dbt.cli.main import dbtRunner
+
+        names = [model.name, *(test.name for test in model.tests)]
+        chosen = ["--select", *names, "--indirect-selection", "empty", "--exclude-resource-type", "unit_test"]
+        outcome = dbtRunner(manifest=self._load()).invoke(["build", *chosen, "--threads", "1", *self._options()])
+        if outcome.exception is not None and not outcome.result:
+            raise UserError(f"dbt could not build {model.target}: {outcome.exception}")
+        return [_result(item) for item in getattr(outcome.result, "results", [])]
+
+    def _options(self) -> list[str]:
+        return [
+            "--project-dir", str(self.folder), "--profiles-dir", str(self.folder), "--target-path",
+            str(self.settings.dbt_target_path), "--log-path", str(self.settings.dbt_target_path), "--quiet",
+            "--no-use-colors", "--no-write-json", "--log-level-file", "none",
+        ]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """What dbt needs to find its login; without a warehouse enough to parse."""
+        login = self.warehouse.dbt_environment() if self.warehouse else {**_NO_LOGIN, **_given(_NO_LOGIN)}
+        return login | {
+            "DBT_TARGET_PATH": str(self.settings.dbt_target_path),
+            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        }
+
+    def _load(self) -> Manifest:
+        if self._loaded is None:
+            self._loaded = self._parse()
+        return self._loaded
+
+    def _parse(self) -> Manifest:
+        from dbt.cli.main import dbtRunner
+        from dbt.contracts.graph.manifest import Manifest
+
+        os.environ.update(self.environment())
+        self.settings.dbt_target_path.mkdir(parents=True, exist_ok=True)
+        options = [option for option in self._options() if option != "--no-write-json"]
+        outcome = dbtRunner().invoke(["parse", *options])
+        if not outcome.success or not isinstance(outcome.result, Manifest):
+            raise UserError(f"The dbt project cannot be parsed: {outcome.exception}")
+        return outcome.result
+
+    def _take_turn(self) -> None:
+        """Hold dbt's turn for as long as this project builds, by a connection that ends with the process."""
+        if self._keeper is not None or self.warehouse is None:
+            return
+        os.environ.update(self.environment())
+        turn = f"dopa-{uuid.uuid4().hex[:12]}"
+        self._keeper = self.warehouse.connect(Role.TRANSFORMER, autocommit=True)
+        self._keeper.execute("select set_config('application_name', %s, false)", (f"dbt {turn}",))
+        os.environ["DOPA_DBT_TURN"] = turn
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".sql", ".yml", ".csv", ".md") and path.is_file():
+                found = path.stat()
+                digest.update(f"{path.relative_to(self.folder)} {found.st_mtime_ns} {found.st_size}\n".encode())
+        return digest.hexdigest()
+
+
+def _given(names: Iterable[str]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _test(unique_id: str, node: Mapping[str, Any], models: list[str]) -> Test:
+    config = node.get("config") or {}
+    return Test(
+        unique_id=unique_id,
+        name=node["name"],
+        description=node.get("description") or "",
+        blocking=str(config.get("severity") or "error").lower() == "error",
+        models=tuple(models),
+        dimension=(config.get("meta") or {}).get("national_dimension"),
+    )
+
+
+def _model(unique_id: str, node: Mapping[str, Any], manifest: Mapping[str, Any], tests: list[Test]) -> Model:
+    inputs = []
+    for parent in node["depends_on"]["nodes"]:
+        found = manifest["nodes"].get(parent) or manifest["sources"].get(parent)
+        if found:
+            inputs.append(f"{found['schema']}.{found.get('identifier') or found.get('alias') or found['name']}")
+    return Model(
+        unique_id=unique_id,
+        name=node["alias"],
+        schema=node["schema"],
+        description=node.get("description") or "",
+        path=node["original_file_path"],
+        checksum=node["checksum"]["checksum"],
+        materialized=node["config"]["materialized"],
+        columns=node.get("columns") or {},
+        meta=(node.get("config") or {}).get("meta") or node.get("meta") or {},
+        tags=tuple(node.get("tags") or ()),
+        inputs=tuple(dict.fromkeys(inputs)),
+        tests=tuple(tests),
+    )
+
+
+def _result(item: Any) -> NodeResult:
+    status = str(item.status)
+    return NodeResult(
+        unique_id=item.node.unique_id,
+        passed=status in _PASSED,
+        status=status,
+        message=item.message,
+        failures=item.failures,
+        seconds=float(item.execution_time),
+    )
