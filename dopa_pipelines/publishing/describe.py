@@ -1,0 +1,120 @@
+"""What goes out beside the data: data dictionary, GD Catalog metadata, Frictionless data package.
+
+All of it follows from the publication and the files; a clock enters only as the day of the release, which its
+version has too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from dopa_pipelines.publishing import gd_catalog
+from dopa_pipelines.publishing.publication import LICENCES, Publication
+from dopa_pipelines.publishing.writers import MEDIA_TYPES
+
+_CSV_NOTE = (
+    "A text that a spreadsheet would take for a formula (it begins with = + - @, a tab or a line end) has an apostrophe in front."
+)
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A finished file of a release."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+def data_dictionary(publication: Publication) -> bytes:
+    """Name, type, description (English, Thai) and unit of every column; มรด. 3-1:2565 asks for the first
+    three."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "type", "description_en", "description_th", "unit"])
+    for column in publication.columns:
+        writer.writerow([column.name, column.type, column.description_en, column.description_th, column.unit or ""])
+    return text.getvalue().encode()
+
+
+def metadata(publication: Publication) -> dict[str, Any]:
+    """The GD Catalog's keys, literally; the release adds ``last_updated_date``."""
+    filled = {key: publication.gd_catalog[key] for key in gd_catalog.MANDATORY}
+    others = {key: value for key, value in publication.gd_catalog.items() if key not in filled}
+    if "update_frequency_interval" in others:
+        others["update_frequency_interval"] = str(others["update_frequency_interval"])
+    if publication.unit_of_count and filled["data_type"] == gd_catalog.STATISTICS:
+        others["unit_of_measure"] = publication.unit_of_count
+    return {
+        "name": publication.name,
+        **filled,
+        **others,
+        "data_classification": gd_catalog.OPEN_CLASSIFICATION,
+        "high_value_dataset": str(publication.approval.high_value),
+    }
+
+
+def dated(values: Mapping[str, Any], day: date) -> dict[str, Any]:
+    """Metadata with the day of the release."""
+    return {**values, "last_updated_date": day.isoformat()}
+
+
+def data_package(publication: Publication, files: Mapping[str, WrittenFile]) -> dict[str, Any]:
+    """A Frictionless data package (specs.frictionlessdata.io) of the data files, which come by format.
+
+    The release adds its version.
+    """
+    licence = LICENCES[publication.licence]
+    schema = {
+        "fields": [
+            {
+                "name": column.name,
+                "type": column.type,
+                "description": f"{column.description_en} ({column.description_th})",
+                **({"unit": column.unit} if column.unit else {}),
+            }
+            for column in publication.columns
+        ],
+        "missingValues": [""],
+    }
+    return {
+        "profile": "data-package",
+        "name": publication.name,
+        "title": f"{publication.title_en} ({publication.title_th})",
+        "description": f"{publication.description_en}\n\n{publication.description_th}",
+        "licenses": [{"name": publication.licence, "title": licence.title, "path": licence.path}],
+        "contributors": [
+            {
+                "title": publication.contact.name,
+                "email": publication.contact.email,
+                "role": "publisher",
+            }
+        ],
+        "sources": [{"title": publication.gd_catalog["data_source"]}],
+        "resources": [
+            {
+                "name": f"{publication.name}-{form}",
+                "path": file.name,
+                "profile": "tabular-data-resource" if form == "csv" else "data-resource",
+                "format": form,
+                "mediatype": MEDIA_TYPES[form],
+                **({} if form == "parquet" else {"encoding": "utf-8"}),
+                "bytes": file.bytes,
+                "hash": f"sha256:{file.sha256}",
+                **({"description": _CSV_NOTE} if form == "csv" else {}),
+                "schema": schema,
+            }
+            for form, file in files.items()
+        ],
+    }
+
+
+def as_json(value: Mapping[str, Any]) -> bytes:
+    """JSON for people and machines: indented, Thai unescaped, keys in the order given."""
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()

@@ -1,0 +1,252 @@
+"""Publications: the files ``assets/open_data/<name>.yaml`` that say what may leave, as typed facts.
+
+Only reading, refusing and describing publications belongs here; making a release of one is :mod:`.releases`.
+Deny by default: a column that isn't listed never leaves, whatever its model holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic.alias_generators import to_camel
+
+from dopa_pipelines.documents import Document, DocumentError, Problem, read_document, unknown_keys
+from dopa_pipelines.errors import UserError
+from dopa_pipelines.publishing import gd_catalog
+
+TIMEZONE = "Asia/Bangkok"
+"""Schedules are read, and releases dated, in the department's own time."""
+
+ColumnType = Literal["string", "integer", "number", "boolean", "date"]
+FileFormat = Literal["csv", "json", "parquet"]
+
+
+class Licence(NamedTuple):
+    """A licence of open data: its title, its text and what the GD Catalog calls it."""
+
+    title: str
+    path: str
+    gd_catalog: str
+
+
+LICENCES: dict[str, Licence] = {
+    "CC-BY-4.0": Licence(
+        "Creative Commons Attribution 4.0",
+        "https://creativecommons.org/licenses/by/4.0/",
+        "Creative Commons Attributions",
+    ),
+    "ODC-BY-1.0": Licence(
+        "Open Data Commons Attribution License 1.0",
+        "https://opendatacommons.org/licenses/by/1-0/",
+        "Open Data Common",
+    ),
+}
+
+_GD_FORMAT: dict[str, str] = {"csv": "CSV", "json": "JSON", "parquet": gd_catalog.OTHER}
+_NAME = r"^[a-z][a-z0-9_]*$"
+_CRON_FIELD = re.compile(r"^(\*|\d+(-\d+)?)(/\d+)?(,\d+(-\d+)?)*$")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel, validate_by_name=False)
+
+
+class PublishedColumn(_Part):
+    """A column of the extract and the column of the model that it is."""
+
+    name: str = Field(pattern=_NAME)
+    source: str = Field(pattern=_NAME)
+    type: ColumnType
+    description_en: str = Field(min_length=1)
+    description_th: str = Field(min_length=1)
+    unit: str | None = None
+
+
+class Approval(_Part):
+    """The data governance council's decision that this may go out."""
+
+    by: str = Field(min_length=1)
+    approved_on: date  # not `on`: YAML 1.1 reads that key as true
+    document: str = Field(min_length=1)
+    review_on: date
+    high_value: bool
+
+
+class Contact(_Part):
+    name: str = Field(min_length=1)
+    email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$")
+
+
+class Publication(_Part):
+    """What goes out, from where, in which order and forms, and who allowed it."""
+
+    name: str = Field(pattern=_NAME)
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    title_en: str = Field(min_length=1)
+    title_th: str = Field(min_length=1)
+    description_en: str = Field(min_length=1)
+    description_th: str = Field(min_length=1)
+    source: str = Field(pattern=r"^open_data\.[a-z_][a-z0-9_]*$")
+    columns: list[PublishedColumn] = Field(min_length=1)
+    order_by: list[str] = Field(min_length=1)
+    formats: list[FileFormat] = Field(min_length=1)
+    schedule: str
+    licence: Literal["CC-BY-4.0", "ODC-BY-1.0"]
+    contact: Contact
+    approval: Approval
+    unit_of_count: str | None = None
+    gd_catalog: dict[str, Any]
+    _path: Path = PrivateAttr(default=Path())
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from."""
+        return self._path
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the whole publication: what was approved, told apart from its next edition."""
+        return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
+
+
+class Publications(NamedTuple):
+    """The publications that are right, and what is wrong with the others."""
+
+    publications: list[Publication]
+    problems: list[Problem]
+
+
+def load_publications(folder: Path) -> Publications:
+    """Read every publication in ``folder``, by name. One that is wrong doesn't hold back the others."""
+    publications: list[Publication] = []
+    problems: list[Problem] = []
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        try:
+            publications.append(_read(path))
+        except DocumentError as error:
+            problems += error.problems
+    return Publications(publications, sorted(problems))
+
+
+def read_publication(path: Path) -> Publication:
+    """Read one publication. Raises :class:`UserError`: file, line and what would be right, a line a
+    problem."""
+    try:
+        return _read(path)
+    except DocumentError as error:
+        raise UserError(str(error)) from error
+
+
+def _read(path: Path) -> Publication:
+    document = read_document(path)
+    problems = unknown_keys(document, Publication)
+    try:
+        publication = Publication.model_validate(document.data)
+    except ValidationError as error:
+        problems += list(_shape_problems(document, error))
+        raise DocumentError(sorted(problems + _gd_problems(document))) from error
+    problems += [*_gd_problems(document), *_sense_problems(document, publication)]
+    if problems:
+        raise DocumentError(sorted(problems))
+    publication._path = path
+    return publication
+
+
+def _shape_problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+    """Pydantic's complaints in our words; unknown keys are left out, they were found with a suggestion."""
+    for item in error.errors(include_url=False):
+        keys = tuple(key for key in item["loc"] if isinstance(key, str | int))
+        match item["type"]:
+            case "extra_forbidden":
+                continue
+            case "missing":
+                owner = _place(document, keys[:-1]) or "the publication"
+                yield document.problem(f"{owner} lacks {keys[-1]!r}; add it", *keys)
+            case "literal_error":
+                expected = item.get("ctx", {}).get("expected", "")
+                message = f"{_place(document, keys)} is {item['input']!r}; it must be {expected}"
+                yield document.problem(message, *keys)
+            case _:
+                message = item["msg"][0].lower() + item["msg"][1:]
+                yield document.problem(f"{_place(document, keys)} is {item['input']!r}; {message}", *keys)
+
+
+def _place(document: Document, keys: tuple[str | int, ...]) -> str:
+    """``columns.2.type`` as ``type of column 'male'``."""
+    if len(keys) >= 2 and keys[0] == "columns" and isinstance(keys[1], int):
+        column = document.data["columns"][keys[1]]
+        name = column.get("name") if isinstance(column, dict) else None
+        owner = f"column {name!r}" if name else f"column {keys[1] + 1}"
+        return f"{keys[2]!r} of {owner}" if len(keys) > 2 else owner
+    return repr(".".join(str(key) for key in keys)) if keys else ""
+
+
+def _gd_problems(document: Document) -> list[Problem]:
+    values = document.data.get("gdCatalog")
+    if not isinstance(values, dict):
+        return []
+    found = []
+    for key, message in gd_catalog.problems(values):
+        keys = ("gdCatalog", key) if key else ("gdCatalog",)
+        found.append(document.problem(f"{'.'.join(keys)}: {message}", *keys))
+    for key in values:
+        if key not in gd_catalog.known_keys():
+            message = f"gdCatalog.{key}: the catalogue has no such key, or it is derived; remove it"
+            found.append(document.problem(message, "gdCatalog", str(key)))
+    category = values.get("data_category")
+    if category in gd_catalog.CHOICES["data_category"] and category != gd_catalog.PUBLIC_CATEGORY:
+        message = f"gdCatalog.data_category: must be {gd_catalog.PUBLIC_CATEGORY} to go out, not {category}"
+        found.append(document.problem(message, "gdCatalog", "data_category"))
+    return found
+
+
+def _sense_problems(document: Document, publication: Publication) -> Iterator[Problem]:
+    """What is well formed and still contradicts itself."""
+    if publication.name != document.path.stem:
+        yield document.problem(f"the name {publication.name!r} must be that of the file, {document.path.stem!r}", "name")
+    seen: set[str] = set()
+    for position, column in enumerate(publication.columns):
+        if column.name in seen:
+            yield document.problem(f"column {column.name!r} is listed twice; keep one", "columns", position)
+        seen.add(column.name)
+    for position, name in enumerate(publication.order_by):
+        if name not in seen:
+            yield document.problem(f"orderBy names {name!r}, which is not a listed column", "orderBy", position)
+    if len(set(publication.formats)) != len(publication.formats):
+        yield document.problem("formats names a format twice; keep one", "formats")
+    fields = publication.schedule.split()
+    if len(fields) != 5 or not all(_CRON_FIELD.match(field) for field in fields):
+        yield document.problem(
+            f"the schedule {publication.schedule!r} is no cron line of five fields, such as '0 6 5 * *'",
+            "schedule",
+        )
+    if publication.approval.review_on <= publication.approval.approved_on:
+        yield document.problem("the review must come after the approval", "approval", "reviewOn")
+    called = LICENCES[publication.licence].gd_catalog
+    stated = publication.gd_catalog.get("license_id")
+    if stated in gd_catalog.CHOICES["license_id"] and stated != called:
+        yield document.problem(
+            f"gdCatalog.license_id: {publication.licence} is called {called!r} there, not {stated!r}",
+            "gdCatalog",
+            "license_id",
+        )
+    declared = publication.gd_catalog.get("data_format")
+    for form in publication.formats:
+        if isinstance(declared, list) and _GD_FORMAT[form] not in declared:
+            yield document.problem(
+                f"gdCatalog.data_format lacks {_GD_FORMAT[form]!r}, the catalogue's word for {form}",
+                "gdCatalog",
+                "data_format",
+            )
+
+
+def canonical_json(value: object) -> bytes:
+    """One spelling for one value: the form that digests are taken of."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode()
