@@ -1,0 +1,68 @@
+"""The platform as a Dagster resource, and what assets report while they run.
+
+Nothing about a single asset belongs here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from dopa_pipelines.settings import Settings, load_settings
+from dopa_pipelines.transform import Project
+from dopa_pipelines.warehouse import Warehouse, open_warehouse
+from dopa_pipelines.warehouse.dagster_storage import report_process
+
+PROGRESS = "DOPA_PROGRESS_FD"
+"""Environment variable with the file descriptor that a command line waiting for this run reads."""
+
+
+class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The open warehouse and dbt project of a run; closed with the run."""
+
+    _warehouse: Warehouse | None = PrivateAttr(default=None)
+    _project: Project | None = PrivateAttr(default=None)
+    _settings: Settings | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Platform, None, None]:
+        self._settings = load_settings()
+        with open_warehouse(self._settings) as warehouse, Project(self._settings, warehouse) as project:
+            self._warehouse, self._project = warehouse, project
+            if context.run is not None:
+                with warehouse.connect() as connection:
+                    report_process(connection, context.run.run_id)
+            yield self
+        self._warehouse = self._project = None
+
+    @property
+    def settings(self) -> Settings:
+        assert self._settings is not None, "the resource is used outside a run"
+        return self._settings
+
+    @property
+    def warehouse(self) -> Warehouse:
+        assert self._warehouse is not None, "the resource is used outside a run"
+        return self._warehouse
+
+    @property
+    def project(self) -> Project:
+        assert self._project is not None, "the resource is used outside a run"
+        return self._project
+
+
+def report(asset: str, state: str, **facts: Any) -> None:
+    """Tell the command line that waits for this run, if one does, what an asset is about."""
+    descriptor = os.environ.get(PROGRESS)
+    if descriptor:
+        line = json.dumps({"asset": asset, "state": state, **facts}, ensure_ascii=False, default=str)
+        try:
+            os.write(int(descriptor), f"{line}\n".encode())
+        except (OSError, ValueError):
+            os.environ.pop(PROGRESS, None)  # nobody reads any more; the run goes on

@@ -1,0 +1,244 @@
+"""One asset for each contract: what a silo sends, as ``raw.<dataset>``.
+
+Checks ``contract`` and ``reconciliation`` block what descends from the asset and nothing else; every table rule of the contract
+is a check of its own.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.platform import Platform, report
+from dopa_pipelines.contracts import Contract, Contracts
+from dopa_pipelines.contracts.model import TableRule
+from dopa_pipelines.errors import Rejected
+from dopa_pipelines.ingest import Delivery, arrivals, ingest
+from dopa_pipelines.ingest.inspect import check_table_rule, rejected_preview, table_facts
+from dopa_pipelines.sources import fetch, is_fetched
+
+TIMEZONE = "Asia/Bangkok"
+
+
+def source_key(dataset: str) -> dg.AssetKey:
+    return dg.AssetKey(["raw", dataset])
+
+
+def monthly_partitions(contracts: Contracts) -> dg.MonthlyPartitionsDefinition | None:
+    """One calendar for all monthly datasets: assets of different calendars could not be in one run."""
+    starts = [contract.partition.start for contract in contracts if contract.partition]
+    if not starts:
+        return None
+    return dg.MonthlyPartitionsDefinition(start_date=min(starts).isoformat(), timezone=TIMEZONE)
+
+
+def source_assets(contracts: Contracts) -> list[dg.AssetsDefinition]:
+    """An asset a contract."""
+    calendar = monthly_partitions(contracts)
+    order = {contract.dataset: place for place, contract in enumerate(contracts.in_reference_order())}
+    return [source_asset(contract, calendar, len(order) - order[contract.dataset]) for contract in contracts]
+
+
+def source_asset(contract: Contract, calendar: dg.MonthlyPartitionsDefinition | None, priority: int) -> dg.AssetsDefinition:
+    """The asset of one contract. ``priority`` puts referenced datasets first without making them block the others."""
+    key = source_key(contract.dataset)
+    partitions = calendar if contract.partition else None
+
+    @dg.multi_asset(
+        name=f"raw__{contract.dataset}",
+        specs=[_spec(contract, key, partitions)],
+        check_specs=list(_check_specs(contract, key)),
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+        op_tags={"dagster/priority": str(priority)},
+    )
+    def load(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+        months = [date.fromisoformat(item) for item in context.partition_keys] if partitions else None
+        report(contract.dataset, "started", kind="source")
+        deliveries: list[Delivery] = []
+        problem: str | None = None
+        try:
+            for path in _waiting(contract, platform, months):
+                deliveries.append(
+                    ingest(
+                        platform.warehouse,
+                        contract,
+                        path,
+                        run_id=context.run_id,
+                        progress=lambda rows: report(contract.dataset, "reading", rows=rows),
+                    )
+                )
+        except Rejected as refusal:  # a feed that does not answer
+            problem = str(refusal)
+        yield from _results(context, contract, platform, key, deliveries, problem, months)
+
+    return load
+
+
+def _spec(contract: Contract, key: dg.AssetKey, partitions: dg.MonthlyPartitionsDefinition | None) -> dg.AssetSpec:
+    schema = dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=name,
+                type=kind,
+                description=f"{column.business_name} / {column.description}",
+                tags={"classification": column.classification, "pdpa_role": column.pdpa_role},
+            )
+            for column in contract.columns
+            for name, kind in column.table_columns
+        ]
+    )
+    days = contract.service_level.frequency_days
+    owners = [member.name for member in contract.team if "steward" in member.role and "@" in member.name]
+    return dg.AssetSpec(
+        key,
+        description=f"**{contract.title_th}** {contract.description_th}\n\n{contract.title_en}: {contract.description}",
+        group_name=contract.bureau,
+        owners=owners,
+        kinds={"postgres", _KINDS[contract.layout.format]},
+        tags={"classification": contract.classification, "layer": "raw"} | ({"calendar": "month"} if contract.partition else {}),
+        skippable=True,
+        partitions_def=partitions,
+        # A delivery is fresh for its period and half of another: bureaus deliver after the period ended.
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            fail_window=timedelta(days=days * 2), warn_window=timedelta(days=days * 1.5)
+        )
+        if days
+        else None,
+        metadata={
+            "dagster/column_schema": schema,
+            "dagster/table_name": contract.table,
+            "contract": f"{'/'.join(contract.path.parts[-3:])} (version {contract.version})",
+            "grain": contract.grain,
+            "arrives_as": contract.layout.format,
+            "frequency": contract.service_level.frequency or "ad hoc",
+        },
+    )
+
+
+_KINDS = {
+    "delimited": "csv",
+    "fixed_width": "file",
+    "xlsx": "excel",
+    "json_lines": "json",
+    "json_api": "rest",
+    "sql": "sql",
+}
+
+
+def _check_specs(contract: Contract, key: dg.AssetKey) -> Iterator[dg.AssetCheckSpec]:
+    yield dg.AssetCheckSpec(
+        "contract",
+        asset=key,
+        blocking=True,
+        description="The delivery keeps its contract (ข้อมูลเป็นไปตามสัญญาข้อมูล)",
+    )
+    yield dg.AssetCheckSpec(
+        "reconciliation",
+        asset=key,
+        blocking=True,
+        description="Rows read = loaded + quarantined, and the table holds what was loaded (กระทบยอดจำนวนแถว)",
+    )
+    for rule in contract.table_rules:
+        yield dg.AssetCheckSpec(rule.name, asset=key, blocking=rule.severity == "error", description=rule.description or None)
+
+
+def _waiting(contract: Contract, platform: Platform, months: list[date] | None) -> Iterable[Path]:
+    """Deliveries to process: what was fetched just now, or what waits in the drop zone for the run's months."""
+    if is_fetched(contract):
+        return [fetch(contract, platform.settings.spool_path)]
+    with platform.warehouse.connect() as connection:
+        found = arrivals(connection, contract, platform.settings.drop_path)
+    return [
+        arrival.path
+        for arrival in found
+        if arrival.pending and (months is None or arrival.period is None or arrival.period in months)
+    ]
+
+
+def _results(
+    context: dg.AssetExecutionContext,
+    contract: Contract,
+    platform: Platform,
+    key: dg.AssetKey,
+    deliveries: list[Delivery],
+    problem: str | None,
+    months: list[date] | None,
+) -> Iterator[Any]:
+    refused = [delivery for delivery in deliveries if delivery.status == "rejected"]
+    problems = [*([problem] if problem else []), *(delivery.problem or "" for delivery in refused)]
+    loaded = [delivery for delivery in deliveries if delivery.status == "loaded"]
+    with platform.warehouse.connect() as connection:
+        facts = table_facts(connection, contract)
+        counts = {
+            "rows_read": sum(delivery.rows_read for delivery in loaded),
+            "rows_loaded": sum(delivery.rows_loaded for delivery in loaded),
+            "rows_quarantined": sum(delivery.rows_quarantined for delivery in loaded),
+        }
+        preview = rejected_preview(connection, contract)
+        rules = [(rule, check_table_rule(connection, contract, rule)) for rule in contract.table_rules if facts.exists]
+    state = "rejected" if problems else "loaded" if loaded else "unchanged" if facts.exists else "missing"
+    report(contract.dataset, state, kind="source", problem="; ".join(problems) or None, **counts)
+    for text in problems:
+        context.log.error(text)
+    if facts.exists and not (problems and not loaded):
+        metadata: dict[str, Any] = {
+            "dagster/row_count": facts.rows,
+            "deliveries": len(loaded),
+            **counts,
+            "rejected_rows": dg.MetadataValue.md(preview),
+        }
+        reasons: dict[str, int] = {}
+        for delivery in loaded:
+            for code, count in delivery.reasons.items():
+                reasons[code] = reasons.get(code, 0) + count
+        metadata |= {f"rejected/{code}": count for code, count in sorted(reasons.items())}
+        version = dg.DataVersion(str(facts.write or 0))
+        yield dg.MaterializeResult(key, metadata=metadata, data_version=None if months else version)
+    if not facts.exists and not problems:
+        where = contract.layout.path or contract.layout.url_environment
+        problems = [f"no delivery of {contract.dataset} has arrived yet ({where})"]
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name="contract",
+        passed=not problems,
+        description="; ".join(problems) or None,
+        metadata={**counts, "deliveries_refused": len(refused)},
+    )
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name="reconciliation",
+        passed=facts.reconciled,
+        description=None if facts.reconciled else f"{contract.table} does not hold the rows that were recorded as loaded",
+        metadata={"rows_recorded": facts.rows_recorded, "rows_in_table": facts.rows},
+    )
+    checked = {rule.name for rule, _ in rules}
+    for rule, count in rules:
+        yield _rule_result(key, rule, count)
+    for rule in contract.table_rules:
+        if rule.name not in checked:
+            yield dg.AssetCheckResult(
+                asset_key=key,
+                check_name=rule.name,
+                passed=False,
+                severity=_severity(rule),
+                description="nothing is loaded yet",
+            )
+
+
+def _rule_result(key: dg.AssetKey, rule: TableRule, count: int) -> dg.AssetCheckResult:
+    passed = count == rule.must_be
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=rule.name,
+        passed=passed,
+        severity=_severity(rule),
+        description=None if passed else f"{rule.description or rule.name}: {count:,} where {rule.must_be:,} must be",
+        metadata={"count": count},
+    )
+
+
+def _severity(rule: TableRule) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if rule.severity == "error" else dg.AssetCheckSeverity.WARN

@@ -1,0 +1,103 @@
+"""One asset, and one step, for each dbt model, with its tests as checks.
+
+A step a model: Dagster would hold back a whole dbt multi-asset for one failed source. dbt runs inside the run's own process.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets.platform import Platform, report
+from dopa_pipelines.transform import Model, NodeResult, Project, Test
+
+
+def model_key(target: str) -> dg.AssetKey:
+    """Asset key of ``schema.table``."""
+    return dg.AssetKey(target.split("."))
+
+
+def model_assets(project: Project) -> list[dg.AssetsDefinition]:
+    """An asset a model of the project."""
+    return [model_asset(model) for model in project.models]
+
+
+def model_asset(model: Model) -> dg.AssetsDefinition:
+    key = model_key(model.target)
+
+    @dg.multi_asset(
+        name=f"{model.schema}__{model.name}",
+        specs=[_spec(model, key)],
+        check_specs=[_check_spec(test, key) for test in model.tests],
+    )
+    def build(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+        report(model.target, "started", kind="model")
+        results = {item.unique_id: item for item in platform.project.build(model, run_id=context.run_id)}
+        built = results.get(model.unique_id)
+        if built is None or not built.passed:
+            problem = built.message if built else "dbt did not build it"
+            report(model.target, "failed", kind="model", problem=problem)
+            raise dg.Failure(f"{model.path}: {problem}", allow_retries=False)
+        failed = [test.name for test in model.tests if (found := results.get(test.unique_id)) and not found.passed]
+        report(model.target, "built", kind="model", tests=len(model.tests), failed=failed)
+        yield dg.MaterializeResult(key, metadata=_metadata(platform, model, built))
+        for test in model.tests:
+            yield _check_result(key, test, results.get(test.unique_id))
+
+    return build
+
+
+def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
+    owner = model.meta.get("owner")
+    columns = [
+        dg.TableColumn(name=name, type=column.get("data_type") or "", description=column.get("description") or None)
+        for name, column in model.columns.items()
+    ]
+    return dg.AssetSpec(
+        key,
+        deps=[model_key(target) for target in model.inputs],
+        description=model.description,
+        group_name=model.schema,
+        owners=[owner] if isinstance(owner, str) and "@" in owner else None,
+        kinds={"dbt", "postgres", model.materialized if model.materialized in ("view", "table") else "table"},
+        tags={"layer": model.schema, **{tag: "" for tag in model.tags if tag != model.schema}},
+        code_version=model.checksum,
+        metadata={
+            "dagster/column_schema": dg.TableSchema(columns=columns),
+            "dagster/table_name": model.target,
+            "dbt_model": f"dbt_project/{model.path}",
+        },
+    )
+
+
+def _check_spec(test: Test, key: dg.AssetKey) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        test.name, asset=key, blocking=test.blocking, description=test.description or None,
+        metadata={"dimension": test.dimension} if test.dimension else None,
+    )  # fmt: skip
+
+
+def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, Any]:
+    facts: dict[str, Any] = {"seconds": round(built.seconds, 3)}
+    if model.materialized == "view":
+        return facts
+    with platform.warehouse.connect() as connection:
+        row = connection.execute(
+            "select rows_out from lineage.write where target = %s order by id desc limit 1", (model.target,)
+        ).fetchone()
+    if row and row[0] is not None:
+        facts["dagster/row_count"] = int(row[0])
+    return facts
+
+
+def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg.AssetCheckResult:
+    if result is None:
+        return dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=False, description="dbt did not run this test")
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=test.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.ERROR if test.blocking else dg.AssetCheckSeverity.WARN,
+        description=None if result.passed else result.message,
+        metadata={"failing_rows": result.failures or 0},
+    )

@@ -1,0 +1,45 @@
+"""The ``dopa`` command: its groups, and how failures end.
+
+Exit codes: 0 done; 2 wrong usage, contract or environment; 3 a delivery was rejected; 4 something failed or was held back, the
+rest is done; 130 interrupted. Commands import what they need when they run, so that none pays for another.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from dopa_pipelines.cli import checking, ingesting, publishing, quarantining, running, standing, tracing
+from dopa_pipelines.cli.console import fail
+from dopa_pipelines.errors import UserError
+
+app = typer.Typer(
+    name="dopa",
+    help="The data platform of the Department of Provincial Administration.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+running.add_to(app)
+ingesting.add_to(app)
+standing.add_to(app)
+tracing.add_to(app)
+publishing.add_to(app)
+checking.add_to(app)
+quarantining.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted; what was finished is kept, the rest is done by the same command again")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,136 @@
+"""``dopa status``: what is loaded, waiting and rejected, and runs whose process died."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dopa_pipelines.cli.console import fail, out, print_json, table
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from dopa_pipelines.contracts import Contracts
+    from dopa_pipelines.settings import Settings
+    from dopa_pipelines.warehouse import Warehouse
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("status")(status_command)
+
+
+def status_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
+) -> None:
+    """The datasets, what waits, what was refused; dead runs are found and marked failed."""
+    from dopa_pipelines.contracts import load_contracts
+    from dopa_pipelines.ingest import arrivals
+    from dopa_pipelines.publishing import load_publications
+    from dopa_pipelines.settings import load_settings
+    from dopa_pipelines.warehouse import open_warehouse
+
+    settings = load_settings()
+    contracts = load_contracts(settings.contracts)
+    publications = load_publications(settings.contracts / "open_data")
+    with open_warehouse(settings) as warehouse:
+        dead = mark_dead_runs(settings, warehouse)
+        with warehouse.connect() as connection:
+            counts = deliveries_by_dataset(connection)
+            for contract in contracts:
+                waiting = sum(item.pending for item in arrivals(connection, contract, settings.drop_path))
+                counts.setdefault(contract.dataset, {})["waiting"] = waiting
+            models = connection.execute(
+                "select count(distinct target), max(written_at) from lineage.write"
+                " where kind = 'model' and environment = 'production'"
+            ).fetchone()
+    releases = {
+        publication.name: (settings.releases_path / publication.name / "latest").exists()
+        for publication in publications.publications
+    }
+    problems = [*contracts.problems, *publications.problems]
+    if as_json:
+        print_json(
+            {
+                "datasets": counts,
+                "models": {"built": models[0] if models else 0, "last": models[1] if models else None},
+                "releases": releases,
+                "dead_runs": dead,
+                "problems": [str(problem) for problem in problems],
+            }
+        )
+        return
+    out.print(datasets_table(contracts, counts))
+    if models:
+        last = models[1].astimezone().strftime("%Y-%m-%d %H:%M") if models[1] else "never"
+        out.print(f"\n{models[0]} models built, the last {last}; {sum(releases.values())} of {len(releases)} extracts released")
+    for dataset, item in counts.items():
+        if item.get("problem"):
+            out.print(f"[red]{dataset}[/]: ", end="")
+            out.print(item["problem"], markup=False)
+    for run in dead:
+        out.print(f"[red]run {run}[/]: its process was gone; it is marked failed now, start it again")
+    for problem in problems:
+        fail(str(problem))
+
+
+def deliveries_by_dataset(connection: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
+    """By dataset: counts over the deliveries in force, when the last came, and the problem of a refusal after it."""
+    rows = connection.execute(
+        """
+        with last as (select distinct on (dataset) * from ops.delivery order by dataset, id desc)
+        select d.dataset,
+            count(*) filter (where d.in_force),
+            coalesce(sum(d.rows_read) filter (where d.in_force), 0)::bigint,
+            coalesce(sum(d.rows_loaded) filter (where d.in_force), 0)::bigint,
+            coalesce(sum(d.rows_quarantined) filter (where d.in_force), 0)::bigint,
+            max(d.received_at) filter (where d.status = 'loaded'),
+            max(case when last.status = 'rejected' then last.problem end)
+        from ops.delivery d
+        join last on last.dataset = d.dataset
+        group by d.dataset
+        order by d.dataset collate "C"
+        """
+    )
+    names = ("deliveries", "rows_read", "rows_loaded", "rows_quarantined", "last", "problem")
+    return {dataset: dict(zip(names, values, strict=True)) for dataset, *values in rows}
+
+
+def datasets_table(contracts: Contracts, counts: dict[str, dict[str, Any]]) -> Table:
+    numbers = ("deliveries", "read", "loaded", "quarantined", "waiting")
+    waits = any("waiting" in item for item in counts.values())
+    shown = table("dataset", "bureau", *(numbers if waits else numbers[:-1]), "last loaded", right=numbers)
+    for contract in contracts:
+        item = counts.get(contract.dataset, {})
+        cells = [f"{item.get(name, 0):,}" for name in ("deliveries", "rows_read", "rows_loaded", "rows_quarantined")]
+        if waits:
+            cells.append(f"{item.get('waiting', 0):,}")
+        last = item.get("last")
+        shown.add_row(
+            contract.dataset,
+            contract.bureau,
+            *cells,
+            last.astimezone().strftime("%Y-%m-%d %H:%M") if last else "never",
+        )
+    return shown
+
+
+def mark_dead_runs(settings: Settings, warehouse: Warehouse) -> list[str]:
+    """Ids of runs whose process is gone; Dagster is started only where there is one to mark."""
+    import os
+
+    from dopa_pipelines.warehouse.dagster_storage import dead_runs, prepare_home
+
+    dead = dead_runs(warehouse)
+    if dead:
+        subprocess.run(
+            [sys.executable, "-m", "sensors.housekeeping"],
+            cwd=settings.root,
+            env={**os.environ, **prepare_home(settings, warehouse), "DOPA_STATE": str(settings.state)},
+            check=True,
+            capture_output=True,
+        )
+    return [run.run_id for run in dead]

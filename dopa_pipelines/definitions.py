@@ -1,0 +1,42 @@
+"""The Dagster code location, on one screen. What exists is in ``assets``, when it runs in ``sensors``.
+
+The only module of the engine's package that imports Dagster.
+"""
+
+import dagster as dg
+
+from assets.platform import Platform
+from assets.publications import publication_assets
+from assets.sources import source_assets
+from assets.warehouse import model_assets
+from dopa_pipelines.contracts import load_contracts
+from dopa_pipelines.publishing import load_publications
+from dopa_pipelines.settings import Settings, load_settings
+from dopa_pipelines.transform import Project
+from sensors.deliveries import delivery_sensor
+from sensors.housekeeping import housekeeping_sensor
+from sensors.schedules import EVERYTHING, jobs_and_schedules
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """The whole graph. A contract or publication that is wrong is left out and logged; ``dopa check`` says where."""
+    contracts = load_contracts(settings.contracts)
+    publications = load_publications(settings.contracts / "open_data")
+    for problem in [*contracts.problems, *publications.problems]:
+        dg.get_dagster_logger("dopa").error(str(problem))
+    jobs, schedules = jobs_and_schedules(publications.publications)
+    return dg.Definitions(
+        assets=[
+            *source_assets(contracts),
+            *model_assets(Project(settings)),
+            *publication_assets(publications.publications),
+        ],
+        jobs=[EVERYTHING, *jobs],
+        schedules=schedules,
+        sensors=[delivery_sensor(contracts), housekeeping_sensor()],
+        resources={"platform": Platform()},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(load_settings())

@@ -1,0 +1,1 @@
+"""When things run: schedules, deliveries that arrive, and housekeeping. What runs is in ``assets``."""

@@ -1,0 +1,80 @@
+"""A file that arrives in the drop zone becomes a run of just its dataset, one run a delivery."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from assets.sources import monthly_partitions, source_key
+from dopa_pipelines.contracts import Contract, Contracts
+from dopa_pipelines.settings import load_settings
+from sensors.schedules import AUTOMATIC
+
+INTERVAL_SECONDS = 30
+SETTLED_SECONDS = 5
+"""A file that changed this recently may still be being written and waits for the next look."""
+
+
+def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
+    """Looks at every dataset's folder; its cursor is what each file looked like when its run was asked for."""
+    calendar = monthly_partitions(contracts)
+    watched = [contract for contract in contracts if contract.layout.path]
+
+    @dg.sensor(
+        name="deliveries",
+        target=dg.AssetSelection.assets(*(source_key(contract.dataset) for contract in watched)),
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING if AUTOMATIC else dg.DefaultSensorStatus.STOPPED,
+    )
+    def deliveries(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Files in the drop zone that are new or changed since they were last seen."""
+        seen: dict[str, list[float]] = json.loads(context.cursor or "{}")
+        now: dict[str, list[float]] = {}
+        requests = []
+        zone = load_settings().drop_path
+        for contract in watched:
+            for path in sorted(zone.glob(contract.layout.path)):
+                look = _settled(path)
+                name = path.relative_to(zone).as_posix()
+                if look is None:
+                    if name in seen:
+                        now[name] = seen[name]
+                    continue
+                now[name] = look
+                if seen.get(name) != look:
+                    requests += list(_requests(contract, calendar, path, look))
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps(now))
+
+    return deliveries
+
+
+def _settled(path: Path) -> list[float] | None:
+    """Size and time of a file that is not being written any more; a ``.done`` beside it settles it at once."""
+    found = path.stat()
+    if path.name.startswith("."):
+        return None
+    done = path.with_name(f"{path.name}.done").exists()
+    if not done and time.time() - found.st_mtime < SETTLED_SECONDS:
+        return None
+    return [found.st_size, found.st_mtime]
+
+
+def _requests(
+    contract: Contract, calendar: dg.MonthlyPartitionsDefinition | None, path: Path, look: list[float]
+) -> Iterator[dg.RunRequest]:
+    partition = None
+    if contract.partition and calendar is not None:
+        period = contract.period_of(path.name)
+        keys = calendar.get_partition_keys()
+        # A name without a month says nothing of its partition: the load decides by the content.
+        partition = period.isoformat() if period else keys[-1] if keys else None
+        if partition not in keys:
+            return
+    yield dg.RunRequest(
+        run_key=f"{contract.dataset}/{path.name}/{look[0]}/{look[1]}",
+        asset_selection=[source_key(contract.dataset)],
+        partition_key=partition,
+        tags={"dopa/delivery": path.name[:60]},
+    )
