@@ -9,7 +9,9 @@ import dagster as dg
 
 from assets.sources import monthly_partitions, source_key
 from dopa_pipelines.contracts import Contract, Contracts
+from dopa_pipelines.ingest import arrivals
 from dopa_pipelines.settings import load_settings
+from dopa_pipelines.warehouse import open_warehouse
 from sensors.schedules import AUTOMATIC
 
 INTERVAL_SECONDS = 30
@@ -32,8 +34,9 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
         """Files in the drop zone that are new or changed since they were last seen."""
         seen: dict[str, list[float]] = json.loads(context.cursor or "{}")
         now: dict[str, list[float]] = {}
-        requests = []
-        zone = load_settings().drop_path
+        changed: dict[str, list[tuple[Path, list[float]]]] = {}
+        settings = load_settings()
+        zone = settings.drop_path
         for contract in watched:
             for path in sorted(zone.glob(contract.layout.path)):
                 look = _settled(path)
@@ -44,7 +47,16 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
                     continue
                 now[name] = look
                 if seen.get(name) != look:
-                    requests += list(_requests(contract, calendar, path, look))
+                    changed.setdefault(contract.dataset, []).append((path, look))
+        requests = []
+        if changed:
+            with open_warehouse(settings) as warehouse, warehouse.connect() as connection:
+                for dataset, files in changed.items():
+                    contract = contracts.by_dataset[dataset]
+                    pending = {item.path for item in arrivals(connection, contract, zone) if item.pending}
+                    for path, look in files:
+                        if path in pending:
+                            requests += list(_requests(contract, calendar, path, look))
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(now))
 
     return deliveries

@@ -3,8 +3,7 @@
     the latest write of each input.
 
     The run is DOPA_RUN_ID (the run of `dopa` or Dagster that started dbt; its parent, if any, DOPA_PARENT_RUN_ID), or
-    else dbt's own invocation. A view holds
-    no rows of its own: its rows_out is null. -#}
+    else dbt's own invocation. A view holds no rows of its own: its rows_out is null. -#}
 {% macro record_write() -%}
     {%- if execute and flags.WHICH in ('run', 'build', 'seed', 'snapshot', 'retry', 'clone') -%}
     {%- set compiled = (model.get('compiled_code') or '') | trim -%}

@@ -9,8 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+PIPE_WIDTH = 160
+"""Columns where the output goes into a file or pipe, which has no width of its own."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:
@@ -33,5 +36,5 @@ def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
     """A plain table; the columns in ``right`` hold numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in titles:
-        made.add_column(title, justify="right" if title in right else "left")
+        made.add_column(title, justify="right" if title in right else "left", no_wrap=True, overflow="fold")
     return made

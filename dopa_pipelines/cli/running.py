@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DEMO_PERSONS = 100_000
 DEMO_SEED = 2568
 DEMO_TOKEN = "demo"
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DONE = ("loaded", "unchanged", "built", "released", "rejected", "failed", "missing", "held_back")
 
 
@@ -115,44 +116,68 @@ def up_command(
     with open_warehouse(settings) as warehouse, demo_silos(settings, warehouse):
         environment = _environment(settings, warehouse) | {"DOPA_AUTOMATION": "1"}
         _prepare_manifest(settings, warehouse)
-        err.print(f"Dagster UI: [bold]http://127.0.0.1:{chosen}[/]  (Ctrl-C stops it)")
+        workspace = ["--workspace", str(settings.root / "workspace.yaml")]
+        with (
+            _server(settings, environment, "dagster-webserver", "--host", "127.0.0.1", "--port", str(chosen), *workspace) as web,
+            _server(settings, environment, "dagster-daemon", "run", *workspace) as daemon,
+        ):
+            code = _serve_until_stopped(f"http://127.0.0.1:{chosen}", {"web server": web, "daemon": daemon}, settings)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _server(settings: Settings, environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in a process group of its own, its output in the log folder; stopped with all that it started."""
+    log = settings.state / "logs" / f"{arguments[0]}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
         process = subprocess.Popen(
-            [
-                sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(chosen),
-                "--workspace", str(settings.root / "workspace.yaml"), "--log-level", "warning",
-            ],
+            [str(Path(sys.executable).with_name(arguments[0])), *arguments[1:]],
             cwd=settings.root,
             env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
             start_new_session=True,
-        )  # fmt: skip
-        code = _serve_until_stopped(process)
-    if code not in (0, -signal.SIGINT, -signal.SIGTERM, 130):
-        raise typer.Exit(4)
-
-
-def _serve_until_stopped(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the server; Ctrl-C or SIGTERM stops it and everything that it started."""
-    asked = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        if not asked:
-            asked = True
-            process.send_signal(signal.SIGINT)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        )
     try:
-        while process.poll() is None:
-            try:
-                process.wait(timeout=15 if asked else None)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=15)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _serve_until_stopped(address: str, servers: dict[str, subprocess.Popen[bytes]], settings: Settings) -> int:
+    """Say when the UI answers, then wait for Ctrl-C, SIGTERM, or the end of a server (exit code 4)."""
+    import threading
+
+    import httpx
+
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in _STOPPING}
+    ready = False
+    try:
+        with err.status("Dagster starts") as status:
+            while not stopped.wait(1.0):
+                for name, process in servers.items():
+                    if process.poll() is not None:
+                        fail(f"the {name} ended by itself; its log lies in {_shown(settings.state / 'logs')}")
+                        return 4
+                if not ready:
+                    with suppress(httpx.HTTPError):
+                        ready = httpx.get(f"{address}/server_info", timeout=2).is_success
+                    if ready:
+                        status.stop()
+                        err.print(f"Dagster UI: [bold]{address}[/]  (Ctrl-C stops it)")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-    return process.returncode or 0
+    err.print("stopping")
+    return 0
 
 
 @contextmanager
@@ -299,6 +324,7 @@ def _summary(settings: Settings, warehouse: Warehouse) -> None:
     """Rows by dataset, models and tests, extracts: what the demo ends with."""
     from dopa_pipelines.cli.standing import datasets_table, deliveries_by_dataset
     from dopa_pipelines.contracts import load_contracts
+    from dopa_pipelines.demo import AnswerKey
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.transform import Project
 
@@ -321,12 +347,9 @@ def _summary(settings: Settings, warehouse: Warehouse) -> None:
         else:
             shown.add_row(publication.name, "", "not released yet")
     out.print(shown)
-    key = settings.demo_path / "answer_key.json"
-    if key.exists():
-        planted = json.loads(key.read_text("utf-8"))
-        defects = sum(item["defects"] for item in planted.values() if isinstance(item, dict) and "defects" in item)
-        quarantined = sum(item.get("rows_quarantined", 0) for item in counts.values())
-        out.print(f"\n{defects:,} defects were planted, {quarantined:,} rows are in quarantine")
+    planted = AnswerKey.read(settings.demo_path)
+    quarantined = sum(item.get("rows_quarantined", 0) for item in counts.values())
+    out.print(f"\n{len(planted.defects):,} defects were planted, {quarantined:,} rows are in quarantine")
 
 
 def _shown(path: Path) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from dopa_pipelines.cli.console import fail, out, print_json, table
+from dopa_pipelines.thai import BANGKOK
 
 if TYPE_CHECKING:
     import psycopg
@@ -65,7 +68,7 @@ def status_command(
         return
     out.print(datasets_table(contracts, counts))
     if models:
-        last = models[1].astimezone().strftime("%Y-%m-%d %H:%M") if models[1] else "never"
+        last = _moment(models[1])
         out.print(f"\n{models[0]} models built, the last {last}; {sum(releases.values())} of {len(releases)} extracts released")
     for dataset, item in counts.items():
         if item.get("problem"):
@@ -78,15 +81,15 @@ def status_command(
 
 
 def deliveries_by_dataset(connection: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
-    """By dataset: counts over the deliveries in force, when the last came, and the problem of a refusal after it."""
+    """By dataset: counts over the deliveries that the table holds rows of, when the last came, and the problem of a refusal after it."""
     rows = connection.execute(
         """
         with last as (select distinct on (dataset) * from ops.delivery order by dataset, id desc)
         select d.dataset,
-            count(*) filter (where d.in_force),
-            coalesce(sum(d.rows_read) filter (where d.in_force), 0)::bigint,
-            coalesce(sum(d.rows_loaded) filter (where d.in_force), 0)::bigint,
-            coalesce(sum(d.rows_quarantined) filter (where d.in_force), 0)::bigint,
+            count(*) filter (where d.rows_held > 0),
+            coalesce(sum(d.rows_read) filter (where d.rows_held > 0), 0)::bigint,
+            coalesce(sum(d.rows_loaded) filter (where d.rows_held > 0), 0)::bigint,
+            coalesce(sum(d.rows_quarantined) filter (where d.rows_held > 0), 0)::bigint,
             max(d.received_at) filter (where d.status = 'loaded'),
             max(case when last.status = 'rejected' then last.problem end)
         from ops.delivery d
@@ -113,15 +116,17 @@ def datasets_table(contracts: Contracts, counts: dict[str, dict[str, Any]]) -> T
             contract.dataset,
             contract.bureau,
             *cells,
-            last.astimezone().strftime("%Y-%m-%d %H:%M") if last else "never",
+            _moment(last),
         )
     return shown
 
 
+def _moment(at: datetime | None) -> str:
+    return at.astimezone(BANGKOK).strftime("%Y-%m-%d %H:%M") if at else "never"
+
+
 def mark_dead_runs(settings: Settings, warehouse: Warehouse) -> list[str]:
     """Ids of runs whose process is gone; Dagster is started only where there is one to mark."""
-    import os
-
     from dopa_pipelines.warehouse.dagster_storage import dead_runs, prepare_home
 
     dead = dead_runs(warehouse)

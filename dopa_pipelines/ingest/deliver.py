@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import psycopg
@@ -28,12 +27,12 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.enforce import Plan, reasons_as_json
 from dopa_pipelines.ingest.settle import Reasons, settle
-from dopa_pipelines.ingest.tables import ensure_tables, type_sql
+from dopa_pipelines.ingest.tables import ensure_tables, is_decimal, type_sql
 from dopa_pipelines.sources import open_reader
 from dopa_pipelines.sources.reader import ORIGINAL, ROW
+from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
 
-BANGKOK = ZoneInfo("Asia/Bangkok")
 Connection = psycopg.Connection[Any]
 Progress = Callable[[int], None]
 
@@ -103,7 +102,7 @@ def ingest(
             delivery.status, delivery.delivery = "unchanged", found
             delivery.seconds = clock.rounded(started)
             return delivery
-        work = _Load(connection, contract, path, delivery, clock, progress)
+        work = _Load(warehouse, connection, contract, path, delivery, clock, progress)
         try:
             work.run(as_of or datetime.now(BANGKOK).date(), parent_run_id, accept_shrink)
             delivery.seconds = clock.rounded(started)
@@ -162,6 +161,7 @@ class _Load:
 
     def __init__(
         self,
+        warehouse: Warehouse,
         connection: Connection,
         contract: Contract,
         path: Path,
@@ -169,6 +169,7 @@ class _Load:
         clock: _Clock,
         progress: Progress | None,
     ) -> None:
+        self.warehouse = warehouse
         self.connection = connection
         self.contract = contract
         self.path = path
@@ -182,7 +183,7 @@ class _Load:
 
     def run(self, as_of: date, parent_run_id: str | None, accept_shrink: bool) -> None:
         contract, delivery = self.contract, self.delivery
-        changes = ensure_tables(self.connection, contract)
+        changes = ensure_tables(self.connection, contract, self._drop_views)
         if changes:
             self._record_migration(changes)
         row = self.connection.execute(
@@ -215,6 +216,13 @@ class _Load:
             delivery.notes["table_changed"] = changes
         delivery.write = self._record_write(parent_run_id)
 
+    def _drop_views(self, views: list[str]) -> None:
+        """Take down dbt's views as dbt's role: the loader owns none of them."""
+        with self.warehouse.connect(Role.TRANSFORMER) as connection:
+            for view in views:
+                connection.execute(sql.SQL("drop view if exists {} cascade").format(sql.SQL(view)))
+        self.delivery.notes["views_dropped"] = views
+
     def _identity(self) -> tuple[Any, ...]:
         contract, delivery = self.contract, self.delivery
         return (
@@ -223,8 +231,10 @@ class _Load:
         )  # fmt: skip
 
     def _incoming(self) -> None:
+        # Exact decimals travel as text: binary COPY from Arrow has no form for them.
         columns = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(name), type_sql(kind)) for name, kind in self.contract.table_columns
+            sql.SQL("{} {}").format(sql.Identifier(name), type_sql("text" if is_decimal(kind) else kind))
+            for name, kind in self.contract.table_columns
         )
         self.connection.execute(sql.SQL("create temporary table incoming ({}, _row bigint) on commit drop").format(columns))
 
@@ -305,16 +315,19 @@ class _Load:
         if load.mode == "replace":
             self._refuse_shrinking(sql.SQL("true"), accept_shrink)
             # Delete, not truncate: readers keep the old rows until the commit.
-            self.connection.execute(sql.SQL("delete from {}").format(self.table))
-            self._set_aside(sql.SQL("true"))
+            self._take_out(sql.SQL("delete from {} returning _delivery_id").format(self.table))
         elif load.mode == "replace_scope":
             self._replace_scope(accept_shrink)
         else:
             self._replace_keys()
         columns = sql.SQL(", ").join(map(sql.Identifier, self.names))
+        values = sql.SQL(", ").join(
+            sql.SQL("{}::numeric").format(sql.Identifier(name)) if is_decimal(kind) else sql.Identifier(name)
+            for name, kind in self.contract.table_columns
+        )
         self.connection.execute(
             sql.SQL("insert into {} ({}, _delivery_id, _row) select {}, {}, _row from incoming order by _row").format(
-                self.table, columns, columns, sql.Literal(self.delivery.delivery)
+                self.table, columns, values, sql.Literal(self.delivery.delivery)
             )
         )
 
@@ -341,32 +354,27 @@ class _Load:
             )
         )
         self._refuse_shrinking(inside, accept_shrink)
-        lost = self.connection.execute(
-            sql.SQL("with gone as (delete from {} where {} returning _delivery_id) select distinct * from gone").format(
-                self.table, inside
-            )
-        ).fetchall()
-        self._set_aside(sql.SQL("id = any({})").format(sql.Literal([row[0] for row in lost])))
+        self._take_out(sql.SQL("delete from {} where {} returning _delivery_id").format(self.table, inside))
 
     def _replace_keys(self) -> None:
         same = sql.SQL(" and ").join(
             sql.SQL("i.{} is not distinct from t.{}").format(sql.Identifier(name), sql.Identifier(name))
             for name in self.contract.key
         )
-        lost = self.connection.execute(
-            sql.SQL(
-                "with gone as (delete from {} t using incoming i where {} returning t._delivery_id) select distinct * from gone"
-            ).format(self.table, same)
-        ).fetchall()
-        self._set_aside(sql.SQL("id = any({})").format(sql.Literal([row[0] for row in lost])))
+        self._take_out(sql.SQL("delete from {} t using incoming i where {} returning t._delivery_id").format(self.table, same))
 
-    def _set_aside(self, condition: sql.Composable) -> None:
-        """Deliveries that lost rows are in force no more: their content would change the table again."""
+    def _take_out(self, deletion: sql.Composable) -> None:
+        """Delete rows of earlier deliveries. What lost rows is in force no more: its content would change the table again."""
         self.connection.execute(
-            sql.SQL("update ops.delivery set in_force = false where dataset = %s and in_force and id <> %s and {}").format(
-                condition
-            ),
-            (self.contract.dataset, self.delivery.delivery),
+            sql.SQL(
+                """
+                with gone as ({}), lost as (select _delivery_id as id, count(*) as rows from gone group by 1)
+                update ops.delivery d
+                set in_force = false, rows_held = d.rows_held - lost.rows
+                from lost
+                where d.id = lost.id
+                """
+            ).format(deletion)
         )
 
     def _refuse_shrinking(self, inside: sql.Composable, accept: bool) -> None:
@@ -436,12 +444,12 @@ class _Load:
                 set rows_read = %s,
                     rows_loaded = (select count(*) from {} where _delivery_id = %s),
                     rows_quarantined = (select count(*) from quarantine.{} where delivery_id = %s),
-                    rows_layout = %s, reasons = %s, scope = %s, notes = %s, seconds = %s
+                    rows_held = %s, rows_layout = %s, reasons = %s, scope = %s, notes = %s, seconds = %s
                 where id = %s
                 """
             ).format(self.table, sql.Identifier(self.contract.dataset)),
             (
-                delivery.rows_read, delivery.delivery, delivery.delivery, delivery.rows_layout,
+                delivery.rows_read, delivery.delivery, delivery.delivery, delivery.rows_loaded, delivery.rows_layout,
                 json.dumps(delivery.reasons), json.dumps(self.scope),
                 json.dumps(delivery.notes, ensure_ascii=False), json.dumps(seconds), delivery.delivery,
             ),
@@ -459,7 +467,7 @@ def _schema(contract: Contract) -> pl.Schema:
         "double precision": pl.Float64, "boolean": pl.Boolean, "timestamp": pl.Datetime("us"),
         "timestamptz": pl.Datetime("us", "Asia/Bangkok"),
     }  # fmt: skip
-    columns = {name: kinds[kind] for name, kind in contract.table_columns}
+    columns = {name: kinds["text" if is_decimal(kind) else kind] for name, kind in contract.table_columns}
     return pl.Schema(columns | {ROW: pl.Int64})
 
 

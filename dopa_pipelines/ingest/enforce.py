@@ -16,6 +16,7 @@ import polars as pl
 
 from dopa_pipelines.contracts import Column, Contract
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.ingest.tables import is_decimal
 from dopa_pipelines.sources.reader import FLAW, ORIGINAL, ROW
 from dopa_pipelines.thai.dates import Form, parse_dates
 from dopa_pipelines.thai.numbers import digits, has_citizen_check_digit, plain_number
@@ -157,14 +158,15 @@ class Plan:
         else:
             wide = pl.when(plain.str.contains(r"^[+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?$")).then(plain)
             frame = frame.with_columns(wide.cast(pl.Float64, strict=False).alias("wide"))
-            narrow = pl.when(pl.col("wide").is_finite()).then(pl.col("wide"))
+            kept = pl.col("plain") if is_decimal(kind) else pl.col("wide")
+            narrow = pl.when(pl.col("wide").is_finite()).then(kept)
             readable = pl.col("wide").is_not_null()
         frame = frame.with_columns(narrow.alias("value"))
         checks = [(~readable, "bad_number"), (pl.col("value").is_null(), "out_of_range")]
         if column.minimum is not None:
-            checks.append((pl.col("value") < column.minimum, "out_of_range"))
+            checks.append((pl.col("wide") < column.minimum, "out_of_range"))
         if column.maximum is not None:
-            checks.append((pl.col("value") > column.maximum, "out_of_range"))
+            checks.append((pl.col("wide") > column.maximum, "out_of_range"))
         frame = frame.with_columns(_reason(column, plain.is_null(), checks))
         return [frame["value"].alias(column.name)], frame["reason"]
 

@@ -20,7 +20,7 @@ MASK = "•••"
 
 @dataclass(frozen=True)
 class TableFacts:
-    """``rows``: in the table now. ``rows_recorded``: what the deliveries in force loaded. ``write``: the latest recorded one."""
+    """``rows``: in the table now. ``rows_recorded``: what it should hold by the records. ``write``: the latest recorded one."""
 
     exists: bool
     rows: int = 0
@@ -32,8 +32,8 @@ class TableFacts:
 def table_facts(connection: Connection, contract: Contract) -> TableFacts:
     """Counts of ``raw.<dataset>`` against the deliveries that it is made of.
 
-    Reconciled: every delivery read = loaded + quarantined, no delivery in force has lost or gained a row, and the quarantine
-    holds what each delivery put there.
+    Reconciled: every delivery read = loaded + quarantined, the table holds exactly the rows of each that later ones did
+    not replace, and the quarantine holds what each put there.
     """
     there = connection.execute("select to_regclass(%s) is not null", (contract.table,)).fetchone()
     if not there or not there[0]:
@@ -44,7 +44,7 @@ def table_facts(connection: Connection, contract: Contract) -> TableFacts:
             with held as (select _delivery_id as id, count(*) as held from {} group by 1),
             kept as (select delivery_id as id, count(*) as kept from quarantine.{} group by 1),
             delivered as (
-                select d.id, d.in_force, d.rows_read, d.rows_loaded, d.rows_quarantined,
+                select d.id, d.rows_held, d.rows_read, d.rows_loaded, d.rows_quarantined,
                     coalesce(h.held, 0) as held, coalesce(k.kept, 0) as kept
                 from ops.delivery d
                 left join held h using (id)
@@ -53,11 +53,11 @@ def table_facts(connection: Connection, contract: Contract) -> TableFacts:
             )
             select
                 (select coalesce(sum(held), 0) from held)::bigint,
-                coalesce(sum(rows_loaded) filter (where in_force), 0)::bigint,
+                coalesce(sum(rows_held), 0)::bigint,
                 coalesce(bool_and(
                     rows_read = rows_loaded + rows_quarantined
                     and kept = rows_quarantined
-                    and (case when in_force then held = rows_loaded else held <= rows_loaded end)
+                    and held = rows_held
                 ), true)
                 and not exists (select from held h where not exists (select from delivered d where d.id = h.id)),
                 (select max(id) from lineage.write where target = %(target)s)

@@ -6,6 +6,7 @@ refused with one sentence. Every change is part of the caller's transaction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -15,6 +16,11 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import UserError
 
 Connection = psycopg.Connection[Any]
+DropViews = Callable[[list[str]], None]
+
+
+def is_decimal(kind: str) -> bool:
+    return kind == "numeric"
 
 
 def type_sql(kind: str) -> sql.Composable:
@@ -22,10 +28,11 @@ def type_sql(kind: str) -> sql.Composable:
     return sql.SQL('text collate "C"') if kind == "text" else sql.SQL(kind)
 
 
-def ensure_tables(connection: Connection, contract: Contract) -> list[str]:
+def ensure_tables(connection: Connection, contract: Contract, drop_views: DropViews) -> list[str]:
     """Make or migrate the dataset's tables; returns what changed in words, empty where nothing did.
 
-    Raises UserError where a change cannot be made without losing data.
+    A column cannot change its type under a view: ``drop_views`` is called with the views that stand on the table, which the
+    next dbt build makes anew. Raises UserError where a change cannot be made without losing data.
     """
     existing = _columns(connection, contract.dataset)
     if not existing:
@@ -43,7 +50,7 @@ def ensure_tables(connection: Connection, contract: Contract) -> list[str]:
             changes.append(f"added {name} {kind}")
     retyped = {name: kind for name, kind in wanted.items() if name in existing and not _same(existing[name], kind)}
     if retyped:
-        changes += _retype(connection, contract, existing, retyped)
+        changes += _retype(connection, contract, existing, retyped, drop_views)
     gone = [name for name in existing if name not in wanted and not name.startswith("_")]
     if gone:
         raise UserError(
@@ -156,11 +163,12 @@ def _rename(connection: Connection, contract: Contract, existing: dict[str, str]
     return changes
 
 
-def _retype(connection: Connection, contract: Contract, existing: dict[str, str], retyped: dict[str, str]) -> list[str]:
-    """Cast columns to their new types. Views that stand on the table are taken down and put up again around it."""
+def _retype(
+    connection: Connection, contract: Contract, existing: dict[str, str], retyped: dict[str, str], drop_views: DropViews
+) -> list[str]:
     views = connection.execute(
         """
-        select distinct v.oid::regclass::text, pg_get_viewdef(v.oid), pg_get_userbyid(v.relowner)
+        select distinct v.oid::regclass::text
         from pg_depend d
         join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
         join pg_class v on v.oid = r.ev_class and v.relkind = 'v'
@@ -168,13 +176,10 @@ def _retype(connection: Connection, contract: Contract, existing: dict[str, str]
         """,
         (contract.table,),
     ).fetchall()
+    if views:
+        drop_views([view for (view,) in views])
     changes = []
     for name, kind in retyped.items():
-        if views:
-            raise UserError(
-                f"{contract.path.name}: raw.{contract.dataset}.{name} cannot change from {existing[name]} to {kind} while"
-                f" {', '.join(view[0] for view in views)} reads it; drop that view, ingest again, then build the models"
-            )
         try:
             connection.execute(
                 sql.SQL("alter table raw.{} alter column {} type {} using {}::{}").format(

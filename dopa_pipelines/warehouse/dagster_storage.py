@@ -55,6 +55,7 @@ def _configuration() -> dict[str, Any]:
     return {
         "storage": {"postgres": {"postgres_url": {"env": URL_VARIABLE}}},
         "telemetry": {"enabled": False},
+        "nux": {"enabled": False},
         "retention": {
             "schedule": {"purge_after_days": dict(retention)},
             "sensor": {"purge_after_days": dict(retention)},

@@ -31,6 +31,7 @@ create table ops.delivery (
     rows_loaded bigint,
     rows_quarantined bigint,
     rows_layout bigint,
+    rows_held bigint not null default 0,
     reasons jsonb,
     scope jsonb,
     problem text,
@@ -44,6 +45,8 @@ create table ops.delivery (
     )
 );
 comment on table ops.delivery is 'Every delivery that was processed, loaded or rejected: counts and reasons';
+comment on column ops.delivery.rows_held is 'Rows of the delivery that later ones have not replaced';
+comment on column ops.delivery.in_force is 'Whether the table still holds all that the delivery loaded';
 create index delivery_content on ops.delivery (dataset, sha256);
 create index delivery_in_force on ops.delivery (dataset) where in_force;
 
