@@ -13,7 +13,7 @@ from datetime import date
 
 import dagster as dg
 
-from assets.platform import report
+from assets.platform import hold_connections, report
 from assets.sources import monthly_partitions, source_key
 from dopa_pipelines.contracts import Contracts, load_contracts
 from dopa_pipelines.definitions import defs
@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     with dg.DagsterInstance.get() as instance:
+        hold_connections(instance)
         return HELD_BACK if execute(instance, contracts, selected) else 0
 
 

@@ -15,12 +15,18 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from dopa_pipelines.settings import Settings, load_settings
-from dopa_pipelines.transform import Project
+from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 from dopa_pipelines.warehouse.dagster_storage import report_process
 
 PROGRESS = "DOPA_PROGRESS_FD"
 """Environment variable with the file descriptor that a command line waiting for this run reads."""
+
+
+def hold_connections(instance: dg.DagsterInstance) -> None:
+    """Keep a connection to Dagster's storage open, as its web server does; a run opens a new one for every event otherwise,
+    which is two thirds of what an asset costs."""
+    instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=20)
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -29,17 +35,32 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     _warehouse: Warehouse | None = PrivateAttr(default=None)
     _project: Project | None = PrivateAttr(default=None)
     _settings: Settings | None = PrivateAttr(default=None)
+    _passed: set[str] = PrivateAttr(default_factory=set)
+    _built: dict[str, NodeResult] = PrivateAttr(default_factory=dict)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Platform, None, None]:
         self._settings = load_settings()
         with open_warehouse(self._settings) as warehouse, Project(self._settings, warehouse) as project:
             self._warehouse, self._project = warehouse, project
+            if context.instance is not None:
+                hold_connections(context.instance)
             if context.run is not None:
                 with warehouse.connect() as connection:
                     report_process(connection, context.run.run_id)
             yield self
         self._warehouse = self._project = None
+        self._passed, self._built = set(), {}
+
+    @property
+    def passed(self) -> set[str]:
+        """Tables that this run brought in and that passed their blocking checks."""
+        return self._passed
+
+    @property
+    def built(self) -> dict[str, NodeResult]:
+        """What dbt did in this run, by unique id."""
+        return self._built
 
     @property
     def settings(self) -> Settings:

@@ -217,6 +217,9 @@ def _results(
     checked = {rule.name for rule, _ in rules}
     for rule, count in rules:
         yield _rule_result(key, rule, count)
+    blocking = [count == rule.must_be for rule, count in rules if rule.severity == "error"]
+    if facts.exists and not problems and facts.reconciled and all(blocking):
+        platform.passed.add(contract.table)
     for rule in contract.table_rules:
         if rule.name not in checked:
             yield dg.AssetCheckResult(

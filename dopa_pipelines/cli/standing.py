@@ -81,7 +81,7 @@ def status_command(
 
 
 def deliveries_by_dataset(connection: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
-    """By dataset: counts over the deliveries that the table holds rows of, when the last came, and the problem of a refusal after it."""
+    """By dataset: counts over the deliveries that the table holds rows of, when the last came, the problem of a later refusal."""
     rows = connection.execute(
         """
         with last as (select distinct on (dataset) * from ops.delivery order by dataset, id desc)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ _NO_LOGIN = {
     "DOPA_DBT_PASSWORD": "none",
     "DOPA_DBT_DBNAME": "warehouse",
 }
+BUILD_THREADS = 4
 _PASSED = ("success", "pass", "no-op")
 
 
@@ -146,20 +147,39 @@ class Project:
                 tests[max(read, key=place.__getitem__)].append(_test(unique_id, node, read))
         return [_model(unique_id, nodes[unique_id], self.manifest, tests[unique_id]) for unique_id in order]
 
-    def build(self, model: Model, *, run_id: str, parent_run_id: str | None = None) -> list[NodeResult]:
-        """Build one model and run its tests, in this process. Raises UserError where dbt could not even begin."""
+    def build(
+        self,
+        models: Sequence[Model],
+        *,
+        run_id: str,
+        parent_run_id: str | None = None,
+        started: Callable[[str], None] | None = None,
+    ) -> dict[str, NodeResult]:
+        """Build models with their tests in one invocation inside this process; results by unique id.
+
+        What descends from a model that failed, or from one of its blocking tests, is skipped and has no result. ``started`` is
+        told the unique id of each node that begins. Raises UserError where dbt could not even begin.
+        """
         self._take_turn()
         os.environ["DOPA_RUN_ID"] = run_id
         if parent_run_id:
             os.environ["DOPA_PARENT_RUN_ID"] = parent_run_id
         from dbt.cli.main import dbtRunner
 
-        names = [model.name, *(test.name for test in model.tests)]
+        def tell(event: Any) -> None:
+            if started and event.info.name == "NodeStart":
+                started(str(event.data.node_info.unique_id))
+
+        names = [name for model in models for name in (model.name, *(test.name for test in model.tests))]
         chosen = ["--select", *names, "--indirect-selection", "empty", "--exclude-resource-type", "unit_test"]
-        outcome = dbtRunner(manifest=self._load()).invoke(["build", *chosen, "--threads", "1", *self._options()])
+        threads = str(min(len(models), BUILD_THREADS))
+        outcome = dbtRunner(manifest=self._load(), callbacks=[tell]).invoke(
+            ["build", *chosen, "--threads", threads, *self._options()]
+        )
         if outcome.exception is not None and not outcome.result:
-            raise UserError(f"dbt could not build {model.target}: {outcome.exception}")
-        return [_result(item) for item in getattr(outcome.result, "results", [])]
+            raise UserError(f"dbt could not build {', '.join(model.target for model in models)}: {outcome.exception}")
+        results = [_result(item) for item in getattr(outcome.result, "results", [])]
+        return {item.unique_id: item for item in results if item.status != "skipped"}
 
     def _options(self) -> list[str]:
         return [
