@@ -16,7 +16,7 @@ from dopa_pipelines.contracts import Contract, Contracts
 from dopa_pipelines.contracts.model import TableRule
 from dopa_pipelines.errors import Rejected
 from dopa_pipelines.ingest import Delivery, arrivals, ingest
-from dopa_pipelines.ingest.inspect import check_table_rule, rejected_preview, table_facts
+from dopa_pipelines.ingest.inspect import check_table_rule, months_held, rejected_preview, table_facts
 from dopa_pipelines.sources import fetch, is_fetched
 
 TIMEZONE = "Asia/Bangkok"
@@ -172,6 +172,7 @@ def _results(
     loaded = [delivery for delivery in deliveries if delivery.status == "loaded"]
     with platform.warehouse.connect() as connection:
         facts = table_facts(connection, contract)
+        absent = sorted(set(months or ()) - months_held(connection, contract)) if months and facts.exists else []
         counts = {
             "rows_read": sum(delivery.rows_read for delivery in loaded),
             "rows_loaded": sum(delivery.rows_loaded for delivery in loaded),
@@ -179,11 +180,16 @@ def _results(
         }
         preview = rejected_preview(connection, contract)
         rules = [(rule, check_table_rule(connection, contract, rule)) for rule in contract.table_rules if facts.exists]
-    state = "rejected" if problems else "loaded" if loaded else "unchanged" if facts.exists else "missing"
+    if not problems and (absent or not facts.exists):
+        which = f" for {', '.join(f'{month:%Y-%m}' for month in absent)}" if absent else ""
+        where = contract.layout.path or contract.layout.url_environment
+        problems = [f"no delivery of {contract.dataset}{which} has arrived yet ({where})"]
+    state = "rejected" if refused or problem else "missing" if problems else "loaded" if loaded else "unchanged"
     report(contract.dataset, state, kind="source", problem="; ".join(problems) or None, **counts)
     for text in problems:
         context.log.error(text)
-    if facts.exists and not (problems and not loaded):
+    # A month that was not delivered is not materialized, nor is what only failed.
+    if facts.exists and not absent and not (problems and not loaded):
         metadata: dict[str, Any] = {
             "dagster/row_count": facts.rows,
             "deliveries": len(loaded),
@@ -197,9 +203,6 @@ def _results(
         metadata |= {f"rejected/{code}": count for code, count in sorted(reasons.items())}
         version = dg.DataVersion(str(facts.write or 0))
         yield dg.MaterializeResult(key, metadata=metadata, data_version=None if months else version)
-    if not facts.exists and not problems:
-        where = contract.layout.path or contract.layout.url_environment
-        problems = [f"no delivery of {contract.dataset} has arrived yet ({where})"]
     yield dg.AssetCheckResult(
         asset_key=key,
         check_name="contract",

@@ -14,7 +14,7 @@ from dopa_pipelines.contracts import Contracts
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest import arrivals
 from dopa_pipelines.ingest.deliver import sha256_of
-from dopa_pipelines.publishing import Publication
+from dopa_pipelines.publishing import Publication, seen_writes
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.sources import fetch, is_fetched
 from dopa_pipelines.transform import Model
@@ -64,16 +64,11 @@ def outstanding(
             found.models.append(model.target)
         # A view has no rows of its own: it is as new as what it reads.
         changed[model.target] = max(write, inputs) if model.materialized == "view" else write
-    checked = dict(
-        connection.execute(
-            "select note ->> 'publication', max((note ->> 'source_write')::bigint) from ops.run_note"
-            " where kind = 'publication unchanged' group by 1"
-        ).fetchall()
-    )
-    for publication in publications:
-        write, _ = latest.get(f"release:{publication.name}", (0, None))
-        if max(write, checked.get(publication.name) or 0) < changed.get(publication.source, 1):
-            found.releases.append(publication.name)
+    found.releases = [
+        publication.name
+        for publication in publications
+        if seen_writes(connection, settings, publication) < changed.get(publication.source, 1)
+    ]
     return found
 
 

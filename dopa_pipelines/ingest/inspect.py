@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -68,6 +69,18 @@ def table_facts(connection: Connection, contract: Contract) -> TableFacts:
     ).fetchone()
     assert row is not None
     return TableFacts(True, int(row[0]), int(row[1]), bool(row[2]), row[3])
+
+
+def months_held(connection: Connection, contract: Contract) -> set[date]:
+    """First days of the months of which a partitioned dataset holds rows."""
+    if contract.partition is None or not table_facts(connection, contract).exists:
+        return set()
+    rows = connection.execute(
+        sql.SQL("select distinct date_trunc('month', {})::date from {}").format(
+            sql.Identifier(contract.partition.column), sql.Identifier("raw", contract.dataset)
+        )
+    )
+    return {month for (month,) in rows}
 
 
 def check_table_rule(connection: Connection, contract: Contract, rule: TableRule) -> int:

@@ -12,7 +12,7 @@ from dopa_pipelines.publishing.publication import (
     load_publications,
     read_publication,
 )
-from dopa_pipelines.publishing.releases import Release, publish, recover
+from dopa_pipelines.publishing.releases import Release, publish, recover, seen_writes
 
 __all__ = [
     "TIMEZONE",
@@ -24,4 +24,5 @@ __all__ = [
     "publish",
     "read_publication",
     "recover",
+    "seen_writes",
 ]

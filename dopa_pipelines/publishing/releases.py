@@ -56,6 +56,7 @@ from dopa_pipelines.warehouse import Role, Warehouse
 
 LATEST = "latest"
 _MANIFEST = "release.json"
+_UNCHANGED = "publication unchanged"
 _CHECKSUMS = "checksums.sha256"
 _BLOCK = 1 << 20
 
@@ -111,6 +112,8 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
                 with snapshot(warehouse, publication) as source:
                     manifest = _prepare(temporary, publication, source, warehouse.cluster)
                 version, status = _settle(ledger, folder, temporary, publication, manifest, run_id)
+                if status == "unchanged":
+                    _note_unchanged(ledger, manifest, run_id)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -118,6 +121,34 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
     path = folder / version
     files = tuple(sorted(entry.name for entry in path.iterdir()))
     return Release(publication.name, version, path, manifest["rows"], files, status, time.perf_counter() - began)
+
+
+def seen_writes(ledger: psycopg.Connection, settings: Settings, publication: Publication) -> int:
+    """The latest write of the publication's source that it was released from, or compared with and found unchanged; 0 for none.
+
+    Only the publication as it is now counts: another edition of its file would release something else.
+    """
+    manifest_file = settings.releases_path / publication.name / LATEST / _MANIFEST
+    if not manifest_file.exists():
+        return 0
+    manifest = json.loads(manifest_file.read_text("utf-8"))
+    released = manifest["source_writes"] if manifest["publication_checksum"] == publication.checksum else []
+    row = ledger.execute(
+        "select max((note ->> 'source_write')::bigint) from ops.run_note"
+        " where kind = %s and note ->> 'publication' = %s and note ->> 'checksum' = %s",
+        (_UNCHANGED, publication.name, publication.checksum),
+    ).fetchone()
+    return int(max([0, *released, row[0] if row and row[0] else 0]))
+
+
+def _note_unchanged(ledger: psycopg.Connection, manifest: dict[str, Any], run_id: str) -> None:
+    note = {
+        "publication": manifest["publication"],
+        "checksum": manifest["publication_checksum"],
+        "source_write": max(manifest["source_writes"], default=0),
+    }
+    ledger.execute("insert into ops.run_note (run_id, kind, note) values (%s, %s, %s)", (run_id, _UNCHANGED, Jsonb(note)))
+    ledger.commit()
 
 
 def recover(warehouse: Warehouse, settings: Settings, publication: str, run_id: str) -> list[str]:
