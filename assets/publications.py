@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.platform import Platform, report
 from assets.warehouse import model_key
-from dopa_pipelines.publishing import Publication, publish
+from dopa_pipelines.publishing import Publication
 
 
 def publication_key(name: str) -> dg.AssetKey:
@@ -42,6 +42,8 @@ def publication_asset(publication: Publication) -> dg.AssetsDefinition:
         },
     )
     def release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
+        from dopa_pipelines.publishing import publish
+
         report(publication.name, "started", kind="release")
         made = publish(platform.warehouse, platform.settings, publication, context.run_id)
         report(publication.name, made.status, kind="release", rows=made.rows, path=str(made.path))

@@ -1,13 +1,13 @@
 """One asset for each contract: what a silo sends, as ``raw.<dataset>``.
 
 Checks ``contract`` and ``reconciliation`` block what descends from the asset and nothing else; every table rule of the contract
-is a check of its own.
+is a check of its own. What only a run needs is imported when it runs: definitions load without Polars.
 """
 
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -15,9 +15,9 @@ from assets.platform import Platform, report
 from dopa_pipelines.contracts import Contract, Contracts
 from dopa_pipelines.contracts.model import TableRule
 from dopa_pipelines.errors import Rejected
-from dopa_pipelines.ingest import Delivery, arrivals, ingest
-from dopa_pipelines.ingest.inspect import check_table_rule, months_held, rejected_preview, table_facts
-from dopa_pipelines.sources import fetch, is_fetched
+
+if TYPE_CHECKING:
+    from dopa_pipelines.ingest import Delivery
 
 TIMEZONE = "Asia/Bangkok"
 
@@ -55,6 +55,8 @@ def source_asset(contract: Contract, calendar: dg.MonthlyPartitionsDefinition | 
         op_tags={"dagster/priority": str(priority)},
     )
     def load(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+        from dopa_pipelines.ingest import ingest
+
         months = [date.fromisoformat(item) for item in context.partition_keys] if partitions else None
         report(contract.dataset, "started", kind="source")
         deliveries: list[Delivery] = []
@@ -147,6 +149,9 @@ def _check_specs(contract: Contract, key: dg.AssetKey) -> Iterator[dg.AssetCheck
 
 def _waiting(contract: Contract, platform: Platform, months: list[date] | None) -> Iterable[Path]:
     """Deliveries to process: what was fetched just now, or what waits in the drop zone for the run's months."""
+    from dopa_pipelines.ingest import arrivals
+    from dopa_pipelines.sources import fetch, is_fetched
+
     if is_fetched(contract):
         return [fetch(contract, platform.settings.spool_path)]
     with platform.warehouse.connect() as connection:
@@ -163,10 +168,12 @@ def _results(
     contract: Contract,
     platform: Platform,
     key: dg.AssetKey,
-    deliveries: list[Delivery],
+    deliveries: "list[Delivery]",
     problem: str | None,
     months: list[date] | None,
 ) -> Iterator[Any]:
+    from dopa_pipelines.ingest.inspect import check_table_rule, months_held, rejected_preview, table_facts
+
     refused = [delivery for delivery in deliveries if delivery.status == "rejected"]
     problems = [*([problem] if problem else []), *(delivery.problem or "" for delivery in refused)]
     loaded = [delivery for delivery in deliveries if delivery.status == "loaded"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -124,18 +125,24 @@ def unknown_keys(document: Document, model: type[BaseModel]) -> list[Problem]:
 def _walk(document: Document, model: type[BaseModel], data: Any, at: tuple[str | int, ...], found: list[Problem]) -> None:
     if not isinstance(data, Mapping):
         return
-    fields = {info.alias or name: info for name, info in model.model_fields.items()}
+    fields = _fields(model)
     for key, value in data.items():
         if key not in fields:
             message = f"unknown key {key!r}; {did_you_mean(str(key), fields)}"
             found.append(document.problem(message, *at, key))
             continue
-        for inner in _models_in(fields[key].annotation):
+        for inner in fields[key]:
             if isinstance(value, list):
                 for position, item in enumerate(value):
                     _walk(document, inner, item, (*at, key, position), found)
             else:
                 _walk(document, inner, value, (*at, key), found)
+
+
+@cache
+def _fields(model: type[BaseModel]) -> dict[str, list[type[BaseModel]]]:
+    """The keys a model takes, and the models that their values are."""
+    return {info.alias or name: _models_in(info.annotation) for name, info in model.model_fields.items()}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -9,7 +9,6 @@ import dagster as dg
 
 from assets.sources import monthly_partitions, source_key
 from dopa_pipelines.contracts import Contract, Contracts
-from dopa_pipelines.ingest import arrivals
 from dopa_pipelines.settings import load_settings
 from dopa_pipelines.warehouse import open_warehouse
 from sensors.schedules import AUTOMATIC
@@ -50,6 +49,8 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
                     changed.setdefault(contract.dataset, []).append((path, look))
         requests = []
         if changed:
+            from dopa_pipelines.ingest import arrivals
+
             with open_warehouse(settings) as warehouse, warehouse.connect() as connection:
                 for dataset, files in changed.items():
                     contract = contracts.by_dataset[dataset]

@@ -4,6 +4,8 @@ What may leave (publication, gate, disclosure control), the files that leave, an
 belong here. Shaping the data is dbt's; showing it is the portal's.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from dopa_pipelines.publishing.publication import (
     TIMEZONE,
     Publication,
@@ -12,7 +14,9 @@ from dopa_pipelines.publishing.publication import (
     load_publications,
     read_publication,
 )
-from dopa_pipelines.publishing.releases import Release, publish, recover, seen_writes
+
+if TYPE_CHECKING:
+    from dopa_pipelines.publishing.releases import Release, publish, recover, seen_writes
 
 __all__ = [
     "TIMEZONE",
@@ -26,3 +30,12 @@ __all__ = [
     "recover",
     "seen_writes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What writes releases pays for Polars and Arrow; who only reads publications need not."""
+    if name not in __all__:
+        raise AttributeError(name)
+    from dopa_pipelines.publishing import releases
+
+    return getattr(releases, name)
