@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+import psycopg
 from pydantic import PrivateAttr
 
+from dopa_pipelines.contracts import load_contracts
+from dopa_pipelines.errors import UserError
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
@@ -49,8 +52,22 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
                 with warehouse.connect() as connection:
                     report_process(connection, context.run.run_id)
             yield self
+            self._tell(context)
         self._warehouse = self._project = None
         self._passed, self._built = set(), {}
+
+    def _tell(self, context: dg.InitResourceContext) -> None:
+        """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
+        from dopa_pipelines.lineage.openlineage import record_events
+        from dopa_pipelines.lineage.owners import owners_of
+
+        try:
+            with self.warehouse.connect() as connection:
+                record_events(connection, owners=owners_of(load_contracts(self.settings.contracts)))
+                connection.commit()
+        except (psycopg.Error, UserError) as error:
+            if context.log is not None:
+                context.log.warning(f"the run's lineage events were not recorded; the next run makes up for it: {error}")
 
     @property
     def passed(self) -> set[str]:

@@ -61,6 +61,7 @@ def ingest_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import arrivals, ingest
     from dopa_pipelines.lineage.openlineage import record_events
+    from dopa_pipelines.lineage.owners import owners_of
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.sources import fetch, is_fetched
     from dopa_pipelines.warehouse import open_warehouse
@@ -108,13 +109,6 @@ def ingest_command(
             _say(item)
     if any(item.status == "rejected" for item in deliveries):
         raise typer.Exit(3)
-
-
-def owners_of(contracts: list[Contract]):  # type: ignore[no-untyped-def]
-    """Owners by table, as events tell them."""
-    from dopa_pipelines.lineage.model import Owner
-
-    return {contract.table: [Owner(f"user:{member.name}", member.role) for member in contract.team] for contract in contracts}
 
 
 def _say(item: Delivery) -> None:

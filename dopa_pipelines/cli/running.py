@@ -229,10 +229,8 @@ def _prepare_manifest(settings: Settings, warehouse: Warehouse) -> None:
 
 def _run(settings: Settings, warehouse: Warehouse, select: list[str], *, rebuild: bool) -> tuple[int, list[dict[str, Any]]]:
     """Run in a Dagster process, showing its progress. Returns the exit code and what became of each asset."""
-    from dopa_pipelines.cli.ingesting import owners_of
     from dopa_pipelines.cli.outstanding import outstanding
     from dopa_pipelines.contracts import load_contracts
-    from dopa_pipelines.lineage.openlineage import record_events
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.transform import Project
 
@@ -249,9 +247,6 @@ def _run(settings: Settings, warehouse: Warehouse, select: list[str], *, rebuild
             return (2 if contracts.problems or publications.problems else 0), []
     total = len(contracts) + len(models) + len(publications.publications)
     code, steps = _watch(settings, _environment(settings, warehouse), select, total)
-    with warehouse.connect() as connection:
-        record_events(connection, owners=owners_of(list(contracts)))
-        connection.commit()
     if contracts.problems or publications.problems:
         code = code or 2
     return code, steps
