@@ -102,8 +102,10 @@ def _run(instance: dg.DagsterInstance, keys: set[dg.AssetKey], tags: dict[str, s
         tags={"dopa/started_by": "dopa", **tags},
         raise_on_error=False,
     )
-    for event in done.get_step_skipped_events():
-        report(".".join((event.step_key or "").split("__", 1)), "held_back")
+    begun = {event.step_key for event in done.all_events if event.event_type == dg.DagsterEventType.STEP_START}
+    for key in sorted(keys):
+        if "__".join(key.path) not in begun:
+            report(key.path[-1] if key.path[0] in ("raw", "releases") else ".".join(key.path), "held_back")
     return done.success
 
 
