@@ -338,6 +338,7 @@ class _Department:
 
     def _population_area(self, rng: Random) -> None:
         offices, persons, houses = self.register.offices, self.register.persons, self.register.houses
+        tambons = self.register.tambons
         alive = persons.filter((pl.col("status") != "4") & ((pl.col("status") != "1") | pl.col("died").is_not_null()))
         recipes = [
             DUPLICATE,
@@ -372,36 +373,24 @@ class _Department:
                 "houses": "80",
             }
 
-        rows = (len(offices) + 77) * len(MONTHS)
+        rows = (len(offices) + len(tambons) + 77) * len(MONTHS)
         planter = Planter(rng, recipes, rows, len(MONTHS), fresh)
         for year, month, length in MONTHS:
             last = date(year, month, length)
-            counts = (
-                alive.filter((pl.col("born") <= last) & (pl.col("died").is_null() | (pl.col("died") > last)))
-                .group_by("office")
-                .agg(male=(pl.col("sex") == "1").sum(), female=(pl.col("sex") == "2").sum())
+            table = _with_levels(
+                offices,
+                tambons,
+                alive.filter((pl.col("born") <= last) & (pl.col("died").is_null() | (pl.col("died") > last))),
+                houses.filter(pl.col("standing") & (pl.col("registered") <= last)),
             )
-            stock = houses.filter(pl.col("standing") & (pl.col("registered") <= last)).group_by("office").agg(houses=pl.len())
-            table = (
-                offices.join(counts, left_on="code", right_on="office", how="left")
-                .join(stock, left_on="code", right_on="office", how="left")
-                .select(
-                    "province", "province_name", "code", "name",
-                    *(pl.col(name).fill_null(0).cast(pl.Int64) for name in ("male", "female", "houses")),
-                )
-            )  # fmt: skip
-            sums = table.group_by("province", "province_name").agg(
-                pl.lit("0").alias("code"), pl.lit(" ").alias("name"), pl.col("male", "female", "houses").sum()
-            )
-            table = pl.concat([table, sums]).sort("province", "code")
             text = table.select(
                 month=pl.lit(f"{(year + 543) % 100:02d}{month:02d}"),
                 province_code="province",
                 province_name=pl.col("province_name") + " ",
                 office_code="code",
                 office_name="name",
-                district_code=pl.lit("0"),
-                district_name=pl.lit(" "),
+                tambon_code="tambon",
+                tambon_name="tambon_name",
                 village_code=pl.lit("0"),
                 village_name=pl.lit(" "),
                 male=_with_commas("male"),
@@ -982,6 +971,36 @@ class _Department:
         )  # fmt: skip
         records, answers = self._records(good, planter)
         self._serve("linkage_usage", LINKAGE_FILE, records, answers)
+
+
+def _with_levels(offices: pl.DataFrame, tambons: pl.DataFrame, people: pl.DataFrame, houses: pl.DataFrame) -> pl.DataFrame:
+    """The rows of one month in the order of the statistics: each province, its offices, and the tambons of each office.
+
+    A tambon stands once for each office that keeps some of its people; the rows of a level add up to the level above.
+    """
+    counts = ("male", "female", "houses")
+    living = people.group_by("office", "tambon").agg(
+        male=(pl.col("sex") == "1").sum().cast(pl.Int64), female=(pl.col("sex") == "2").sum().cast(pl.Int64)
+    )
+    standing = houses.group_by("office", "tambon").agg(houses=pl.len().cast(pl.Int64))
+    places = (
+        living.join(standing, on=["office", "tambon"], how="full", coalesce=True)
+        .join(tambons.select(tambon="code", tambon_name="name_th", district="district"), on="tambon")
+        .with_columns(pl.col(name).fill_null(0) for name in counts)
+        .with_columns(
+            tambon_name=pl.when(pl.col("district").str.starts_with("10")).then(pl.lit("แขวง")).otherwise(pl.lit("ตำบล"))
+            + pl.col("tambon_name")
+        )
+    )
+    every = offices.select("province", "province_name", "code", "name")
+    lowest = every.join(places, left_on="code", right_on="office").drop("district")
+    above = every.join(places.group_by("office").agg(pl.col(counts).sum()), left_on="code", right_on="office", how="left")
+    above = above.with_columns(*(pl.col(name).fill_null(0) for name in counts), tambon=pl.lit("0"), tambon_name=pl.lit(" "))
+    top = above.group_by("province", "province_name").agg(pl.col(counts).sum()).with_columns(
+        code=pl.lit("0"), name=pl.lit(" "), tambon=pl.lit("0"), tambon_name=pl.lit(" ")
+    )  # fmt: skip
+    order = ["province", "province_name", "code", "name", "tambon", "tambon_name", *counts]
+    return pl.concat([frame.select(order) for frame in (top, above, lowest)]).sort("province", "code", "tambon")
 
 
 def _numbered(garble: Recipe, column: str) -> Callable[[Record, int], Record]:

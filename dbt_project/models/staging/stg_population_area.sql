@@ -10,18 +10,18 @@ final as (
         -- ids (the silo's CCAATT column holds the code of a tambon)
         province_code::text collate "C" as province_code,
         office_code::text collate "C" as office_code,
-        district_code::text collate "C" as tambon_code,
+        tambon_code::text collate "C" as tambon_code,
         village_code::text collate "C" as village_code,
 
         -- names
         province_name,
         office_name,
-        district_name as tambon_name,
+        tambon_name,
         village_name,
         (
             case
                 when village_code is not null then 'village'
-                when district_code is not null then 'tambon'
+                when tambon_code is not null then 'tambon'
                 when office_code is not null then 'office'
                 else 'province'
             end
