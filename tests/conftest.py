@@ -7,10 +7,15 @@ pytest-xdist each worker has a state folder and a server of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from dopa_pipelines.contracts import Contract, read_contract
+from dopa_pipelines.contracts.read import GD_CATALOG_KEYS
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 
@@ -41,3 +46,64 @@ def warehouse(settings: Settings) -> Iterator[Warehouse]:
 def environment(settings: Settings) -> dict[str, str]:
     """The environment for a child process (the command line, dbt) that is to use this session's state."""
     return os.environ | {"DOPA_STATE": str(settings.state)}
+
+
+MakeContract = Callable[..., Contract]
+
+
+@pytest.fixture
+def make_contract(tmp_path: Path) -> MakeContract:
+    """Makes a small valid contract in ``tmp_path`` and reads it.
+
+    ``columns``: ODCS properties; what a column needs is added (type text, classification open). A key of a column that ODCS does
+    not know becomes a customProperty, so tests write ``{"name": "pid", "parse": "citizen_number"}``.
+    """
+    odcs = {
+        "name", "physicalName", "logicalType", "physicalType", "required", "primaryKey", "primaryKeyPosition", "classification",
+        "logicalTypeOptions", "quality", "relationships", "businessName", "description",
+    }  # fmt: skip
+
+    def custom(facts: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"property": name, "value": value} for name, value in facts.items()]
+
+    def make(
+        dataset: str,
+        columns: list[dict[str, Any]],
+        *,
+        server: dict[str, Any] | None = None,
+        layout: dict[str, Any] | None = None,
+        load: dict[str, Any] | None = None,
+        quality: list[dict[str, Any]] | None = None,
+        version: str = "1.0.0",
+        **properties: Any,
+    ) -> Contract:
+        made = []
+        for column in columns:
+            known = {"logicalType": "string", "classification": "open"} | {k: v for k, v in column.items() if k in odcs}
+            own = custom({name: value for name, value in column.items() if name not in odcs})
+            made.append(known | ({"customProperties": own} if own else {}))
+        facts = {
+            "dimension": "consistency",
+            "customProperties": [{"property": "nationalDimension", "value": "consistency"}],
+        }
+        document = {
+            "apiVersion": "v3.1.0", "kind": "DataContract", "id": dataset, "name": dataset, "version": version,
+            "status": "active", "domain": "testing",
+            "team": {"name": "t", "members": [{"username": "steward@dopa.example", "role": "technical_steward"}]},
+            "servers": [
+                {"server": "s", "type": "local", "path": f"testing/{dataset}/*", "format": "delimited", "delimiter": ","}
+                | (server or {})
+                | {"customProperties": custom(layout or {})}
+            ],
+            "schema": [
+                {"name": dataset, "properties": made, "quality": [rule | facts for rule in quality or []]}
+            ],
+            "customProperties": custom(
+                {"load": load or {"mode": "replace"}, "gdCatalog": dict.fromkeys(GD_CATALOG_KEYS, "x")} | properties
+            ),
+        }  # fmt: skip
+        path = tmp_path / f"{dataset}.odcs.yaml"
+        path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
+        return read_contract(path)
+
+    return make

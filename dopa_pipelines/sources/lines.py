@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 BLOCK_BYTES = 8 << 20
+SAMPLE_BYTES = 8 << 20
 MAX_LINE_BYTES = 1 << 20
 """A line longer than this is no record of a register: the file is refused, so that memory stays bounded."""
 _BOM = b"\xef\xbb\xbf"
@@ -32,13 +33,13 @@ class Block:
 
 
 def detect_encoding(path: Path, declared: str) -> str:
-    """``utf-8`` or ``cp874``: what the lines of the file's first block with Thai in them are.
+    """``utf-8`` or ``cp874``: what the file's first lines with Thai in them are.
 
     Valid UTF-8 with Thai in it is practically never cp874 by chance, so UTF-8 is asked first; in a file of both, the form of
     most lines decides and the others are undecodable.
     """
     with path.open("rb") as file:
-        head = file.read(BLOCK_BYTES)
+        head = file.read(SAMPLE_BYTES)
     head = head[: head.rfind(b"\n") + 1] or head
     try:
         if not head.decode("utf-8-sig").isascii():
