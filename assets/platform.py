@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import psycopg
-from pydantic import PrivateAttr
 
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
@@ -32,67 +30,50 @@ def hold_connections(instance: dg.DagsterInstance) -> None:
     instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=20)
 
 
-class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The open warehouse and dbt project of a run; closed with the run."""
+class Platform:
+    """The open warehouse and dbt project of a run.
 
-    _warehouse: Warehouse | None = PrivateAttr(default=None)
-    _project: Project | None = PrivateAttr(default=None)
-    _settings: Settings | None = PrivateAttr(default=None)
-    _passed: set[str] = PrivateAttr(default_factory=set)
-    _built: dict[str, NodeResult] = PrivateAttr(default_factory=dict)
+    ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
+    run, by unique id.
+    """
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Platform, None, None]:
-        self._settings = load_settings()
-        with open_warehouse(self._settings) as warehouse, Project(self._settings, warehouse) as project:
-            self._warehouse, self._project = warehouse, project
-            if context.instance is not None:
-                hold_connections(context.instance)
-            if context.run is not None:
-                with warehouse.connect() as connection:
-                    report_process(connection, context.run.run_id)
-            yield self
-            self._tell(context)
-        self._warehouse = self._project = None
-        self._passed, self._built = set(), {}
+    def __init__(self, settings: Settings, warehouse: Warehouse, project: Project) -> None:
+        self.settings = settings
+        self.warehouse = warehouse
+        self.project = project
+        self.passed: set[str] = set()
+        self.built: dict[str, NodeResult] = {}
 
-    def _tell(self, context: dg.InitResourceContext) -> None:
-        """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
-        from dopa_pipelines.lineage.openlineage import record_events
-        from dopa_pipelines.lineage.owners import owners_of
 
+@dg.resource(description="The warehouse and the dbt project; open while a run lasts")
+def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
+    """Opened with a run and closed with it; the run's writes are told as events at its end."""
+    settings = load_settings()
+    with open_warehouse(settings) as warehouse, Project(settings, warehouse) as project:
+        if context.instance is not None:
+            hold_connections(context.instance)
+        if context.run is not None:
+            with warehouse.connect() as connection:
+                report_process(connection, context.run.run_id)
+        platform = Platform(settings, warehouse, project)
         try:
-            with self.warehouse.connect() as connection:
-                record_events(connection, owners=owners_of(load_contracts(self.settings.contracts)))
-                connection.commit()
-        except (psycopg.Error, UserError) as error:
-            if context.log is not None:
-                context.log.warning(f"the run's lineage events were not recorded; the next run makes up for it: {error}")
+            yield platform
+        finally:
+            _tell(platform, context)
 
-    @property
-    def passed(self) -> set[str]:
-        """Tables that this run brought in and that passed their blocking checks."""
-        return self._passed
 
-    @property
-    def built(self) -> dict[str, NodeResult]:
-        """What dbt did in this run, by unique id."""
-        return self._built
+def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
+    """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
+    from dopa_pipelines.lineage.openlineage import record_events
+    from dopa_pipelines.lineage.owners import owners_of
 
-    @property
-    def settings(self) -> Settings:
-        assert self._settings is not None, "the resource is used outside a run"
-        return self._settings
-
-    @property
-    def warehouse(self) -> Warehouse:
-        assert self._warehouse is not None, "the resource is used outside a run"
-        return self._warehouse
-
-    @property
-    def project(self) -> Project:
-        assert self._project is not None, "the resource is used outside a run"
-        return self._project
+    try:
+        with platform.warehouse.connect() as connection:
+            record_events(connection, owners=owners_of(load_contracts(platform.settings.contracts)))
+            connection.commit()
+    except (psycopg.Error, UserError) as error:
+        if context.log is not None:
+            context.log.warning(f"the run's lineage events were not recorded; the next run makes up for it: {error}")
 
 
 def report(asset: str, state: str, **facts: Any) -> None:

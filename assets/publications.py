@@ -41,11 +41,11 @@ def publication_asset(publication: Publication) -> dg.AssetsDefinition:
             "schedule": publication.schedule,
         },
     )
-    def release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
+    def release(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
         from dopa_pipelines.publishing import publish
 
         report(publication.name, "started", kind="release")
-        made = publish(platform.warehouse, platform.settings, publication, context.run_id)
+        made = publish(platform.warehouse, platform.settings, publication, context.run.run_id)
         report(publication.name, made.status, kind="release", rows=made.rows, path=str(made.path))
         return dg.MaterializeResult(
             metadata={

@@ -54,7 +54,7 @@ def source_asset(contract: Contract, calendar: dg.MonthlyPartitionsDefinition | 
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
         op_tags={"dagster/priority": str(priority)},
     )
-    def load(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    def load(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         from dopa_pipelines.ingest import ingest
 
         months = [date.fromisoformat(item) for item in context.partition_keys] if partitions else None
@@ -68,7 +68,7 @@ def source_asset(contract: Contract, calendar: dg.MonthlyPartitionsDefinition | 
                         platform.warehouse,
                         contract,
                         path,
-                        run_id=context.run_id,
+                        run_id=context.run.run_id,
                         progress=lambda rows: report(contract.dataset, "reading", rows=rows),
                     )
                 )

@@ -31,7 +31,7 @@ def model_asset(model: Model) -> dg.AssetsDefinition:
         specs=[_spec(model, key)],
         check_specs=[_check_spec(test, key) for test in model.tests],
     )
-    def build(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    def build(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         report(model.target, "started", kind="model")
         if model.unique_id not in platform.built:
             _build(context, platform, _ready(context, platform, model))
@@ -74,7 +74,7 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
     targets = {model.unique_id: model.target for model in models}
     results = platform.project.build(
         models,
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         started=lambda unique_id: report(targets.get(unique_id, unique_id.split(".")[2]), "started", kind="model"),
     )
     platform.built.update(results)

@@ -19,7 +19,7 @@ t = time.perf_counter()
 import itertools
 from dataclasses import replace
 import dagster as dg
-from assets.platform import Platform
+from assets.platform import platform_resource
 from assets.sources import source_assets
 from assets.warehouse import model_asset
 from dopa_pipelines.contracts import load_contracts
@@ -35,7 +35,7 @@ copies = itertools.islice(itertools.cycle(models), {MODELS} - len(models))
 all_models = models + [replace(model, name=f"{{model.name}}_{{n}}", inputs=()) for n, model in enumerate(copies)]
 defs = dg.Definitions(
     assets=[*source_assets(every), *(model_asset(model) for model in all_models)],
-    resources={{"platform": Platform()}}, executor=dg.in_process_executor,
+    resources={{"platform": platform_resource}}, executor=dg.in_process_executor,
 )
 assert len(list(defs.resolve_asset_graph().get_all_asset_keys())) == {DATASETS + MODELS}
 print(time.perf_counter() - t)

@@ -5,7 +5,7 @@ The only module of the engine's package that imports Dagster.
 
 import dagster as dg
 
-from assets.platform import Platform
+from assets.platform import platform_resource
 from assets.publications import publication_assets
 from assets.sources import source_assets
 from assets.warehouse import model_assets
@@ -34,7 +34,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         jobs=[EVERYTHING, *jobs],
         schedules=schedules,
         sensors=[delivery_sensor(contracts), housekeeping_sensor()],
-        resources={"platform": Platform()},
+        resources={"platform": platform_resource},
         executor=dg.in_process_executor,
     )
 
