@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,3 +167,23 @@ def test_a_role_administrator_without_superuser(server: Server, tmp_path: Path) 
     assert who(settings, Role.DAGSTER) == ("dopa_dagster_deputies", "deputies_dagster")
     with open_warehouse(settings) as opened, psycopg.connect(opened.departmental_database()) as connection:
         connection.execute("create table hotel (name text)")
+
+
+@pytest.mark.parametrize("rights", ["every right", "its database only"])
+def test_the_whole_demo_runs_on_it(server: Server, tmp_path: Path, rights: str) -> None:
+    """The same commands on a server by URL, as a superuser and as a user with nothing but a database."""
+    name = "whole" if rights == "every right" else "schemas"
+    url = server.url("postgres", "super%2Fp%40ss", name)
+    if rights == "its database only":
+        server.execute(f"create role {name} login password 'pw'", f"create database {name} owner {name}")
+        url = server.url(name, "pw", name)
+    environment = os.environ | {"DOPA_STATE": str(tmp_path / "state"), "DOPA_WAREHOUSE_URL": url}
+    dopa = str(Path(sys.executable).with_name("dopa"))
+    made = subprocess.run([dopa, "demo", "--persons", "2000"], env=environment, capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "✗" not in made.stderr
+    assert not (tmp_path / "state" / "pg").exists(), "no server of our own"
+    again = subprocess.run([dopa, "demo", "--persons", "2000"], env=environment, capture_output=True, text=True, timeout=120)
+    assert "nothing new" in again.stderr
+    trace = subprocess.run([dopa, "trace", "hotels_licensed"], env=environment, capture_output=True, text=True, timeout=60)
+    assert "legal_affairs/hotel_licence" in trace.stdout
