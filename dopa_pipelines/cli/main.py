@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from dopa_pipelines.cli import checking, ingesting, publishing, quarantining, running, standing, tracing
+from dopa_pipelines.cli import checking, ingesting, modelling, publishing, quarantining, running, standing, tracing
 from dopa_pipelines.cli.console import fail
 from dopa_pipelines.errors import UserError
 
@@ -26,6 +26,7 @@ running.add_to(app)
 ingesting.add_to(app)
 standing.add_to(app)
 tracing.add_to(app)
+modelling.add_to(app)
 publishing.add_to(app)
 checking.add_to(app)
 quarantining.add_to(app)
