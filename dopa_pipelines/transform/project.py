@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +95,7 @@ class Project:
     settings: Settings
     warehouse: Warehouse | None = None
     _keeper: psycopg.Connection[Any] | None = field(default=None, init=False, repr=False)
+    _turn_name: str = field(default="", init=False, repr=False)
     _loaded: Manifest | None = field(default=None, init=False, repr=False)
 
     def __enter__(self) -> Project:
@@ -106,7 +108,6 @@ class Project:
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
-            os.environ.pop("DOPA_DBT_TURN", None)
 
     @property
     def folder(self) -> Path:
@@ -160,10 +161,7 @@ class Project:
         What descends from a model that failed, or from one of its blocking tests, is skipped and has no result. ``started`` is
         told the unique id of each node that begins. Raises UserError where dbt could not even begin.
         """
-        self._take_turn()
-        os.environ["DOPA_RUN_ID"] = run_id
-        if parent_run_id:
-            os.environ["DOPA_PARENT_RUN_ID"] = parent_run_id
+        run = {"DOPA_RUN_ID": run_id} | ({"DOPA_PARENT_RUN_ID": parent_run_id} if parent_run_id else {})
         from dbt.cli.main import dbtRunner
 
         def tell(event: Any) -> None:
@@ -173,9 +171,11 @@ class Project:
         names = [name for model in models for name in (model.name, *(test.name for test in model.tests))]
         chosen = ["--select", *names, "--indirect-selection", "empty", "--exclude-resource-type", "unit_test"]
         threads = str(min(len(models), BUILD_THREADS))
-        outcome = dbtRunner(manifest=self._load(), callbacks=[tell]).invoke(
-            ["build", *chosen, "--threads", threads, *self._options()]
-        )
+        manifest = self._load()
+        with _variables(self.environment() | self._turn() | run):
+            outcome = dbtRunner(manifest=manifest, callbacks=[tell]).invoke(
+                ["build", *chosen, "--threads", threads, *self._options()]
+            )
         if outcome.exception is not None and not outcome.result:
             raise UserError(f"dbt could not build {', '.join(model.target for model in models)}: {outcome.exception}")
         results = [_result(item) for item in getattr(outcome.result, "results", [])]
@@ -205,23 +205,23 @@ class Project:
         from dbt.cli.main import dbtRunner
         from dbt.contracts.graph.manifest import Manifest
 
-        os.environ.update(self.environment())
         self.settings.dbt_target_path.mkdir(parents=True, exist_ok=True)
         options = [option for option in self._options() if option != "--no-write-json"]
-        outcome = dbtRunner().invoke(["parse", *options])
+        with _variables(self.environment()):
+            outcome = dbtRunner().invoke(["parse", *options])
         if not outcome.success or not isinstance(outcome.result, Manifest):
             raise UserError(f"The dbt project cannot be parsed: {outcome.exception}")
         return outcome.result
 
-    def _take_turn(self) -> None:
-        """Hold dbt's turn for as long as this project builds, by a connection that ends with the process."""
-        if self._keeper is not None or self.warehouse is None:
-            return
-        os.environ.update(self.environment())
-        turn = f"dopa-{uuid.uuid4().hex[:12]}"
-        self._keeper = self.warehouse.connect(Role.TRANSFORMER, autocommit=True)
-        self._keeper.execute("select set_config('application_name', %s, false)", (f"dbt {turn}",))
-        os.environ["DOPA_DBT_TURN"] = turn
+    def _turn(self) -> dict[str, str]:
+        """Hold dbt's turn for as long as this project is open, by a connection that ends with the process."""
+        if self.warehouse is None:
+            return {}
+        if self._keeper is None:
+            self._turn_name = f"dopa-{uuid.uuid4().hex[:12]}"
+            self._keeper = self.warehouse.connect(Role.TRANSFORMER, autocommit=True)
+            self._keeper.execute("select set_config('application_name', %s, false)", (f"dbt {self._turn_name}",))
+        return {"DOPA_DBT_TURN": self._turn_name}
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -230,6 +230,21 @@ class Project:
                 found = path.stat()
                 digest.update(f"{path.relative_to(self.folder)} {found.st_mtime_ns} {found.st_size}\n".encode())
         return digest.hexdigest()
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables while the block runs: dbt inside this process reads its profile from them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _given(names: Iterable[str]) -> dict[str, str]:

@@ -34,7 +34,7 @@ def test_killed_ten_times_it_ends_the_same(demo: Any, delivered: Callable[[], An
 def _run_and_kill(state: Any, done: int, seconds: float) -> bool:
     """Start a run, kill it and all its children with SIGKILL at the given point; False where it had ended."""
     child = subprocess.Popen(
-        [str(Path(sys.executable).with_name("dopa")), "run"],
+        [str(Path(sys.executable).with_name("dopa")), "run", "--all"],
         env=state.environment,
         cwd=ROOT,
         stderr=subprocess.PIPE,

@@ -215,10 +215,11 @@ def test_of_complaints_the_last_copy_is_good(department: Settings, key: AnswerKe
     assert repeated == {row for (_, row), reason in bad.items() if reason == "duplicate_key"}
 
 
-def test_offices_add_up_to_their_province(department: Settings, key: AnswerKey) -> None:
+def test_tambons_add_up_to_offices_and_offices_to_provinces(department: Settings, key: AnswerKey) -> None:
     bad = planted(key, "population_area")
     provinces: dict[tuple[str, str], list[int]] = {}
     offices: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    tambons: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for file, row, record in rows_of(department, key, "population_area"):
         if (file, row) in bad:
             continue
@@ -227,15 +228,20 @@ def test_offices_add_up_to_their_province(department: Settings, key: AnswerKey) 
         counts = [int(field.replace(",", "")) for field in fields[9:13]]
         assert counts[0] + counts[1] == counts[2]
         assert fields[2].endswith(" ")
-        assert fields[5:9] == ["0", " ", "0", " "]
+        assert fields[7:9] == ["0", " "]
         where = (fields[0], fields[1])
-        if fields[3] == "0":
+        if fields[5] != "0":
+            assert fields[5].startswith(fields[1])
+            assert len(fields[5]) == 6
+            tambons[where] = [left + right for left, right in zip(tambons[where], counts, strict=True)]
+        elif fields[3] == "0":
             provinces[where] = counts
         else:
             assert fields[3].startswith(fields[1])
             offices[where] = [left + right for left, right in zip(offices[where], counts, strict=True)]
     assert len(provinces) == 3 * 77
     assert provinces == offices
+    assert {where: counts for where, counts in provinces.items() if any(counts)} == tambons
 
 
 def test_population_is_the_register(department: Settings, key: AnswerKey) -> None:
