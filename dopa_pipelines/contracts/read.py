@@ -80,7 +80,7 @@ COLUMN_PROPERTIES = (
     "renamedFrom", "lawfulBasis", "purpose",
 )  # fmt: skip
 SERVER_PROPERTIES = (
-    "header", "trailingDelimiter", "quoted", "sheet", "totals", "period", "recordsPath", "nextPage",
+    "delimiter", "header", "trailingDelimiter", "quoted", "sheet", "totals", "period", "recordsPath", "nextPage",
     "pageParameter", "query", "urlEnvironment", "tokenEnvironment",
 )  # fmt: skip
 CONTRACT_PROPERTIES = ("load", "gdCatalog", "titleEn", "descriptionTh", "keyDataset", "partition")
@@ -96,6 +96,8 @@ GD_CATALOG_KEYS = (
 """The 14 mandatory items of the government data catalogue (มรด. 3-1:2565)."""
 
 FORMATS = get_args(FileFormat)
+FORMAT_OF_TYPE = {"local": "", "api": "json_api", "postgresql": "sql"}
+"""Server types and the form that one implies; ODCS lets only a local server state its format."""
 IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]{0,58}$")
 UNIT_DAYS = {"d": 1, "w": 7, "m": 31, "q": 92, "y": 366}
 
@@ -277,11 +279,12 @@ class _Reader:
     def layout(self, server: Server) -> Layout:
         at: tuple[str | int, ...] = ("servers", 0)
         own = self.properties(server.customProperties, SERVER_PROPERTIES, *at)
-        form = cast(FileFormat, self.choice(server.format, FORMATS, "format", *at, "format"))
-        kind = self.choice(server.type, ("local", "api", "postgresql"), "server type", *at, "type")
+        kind = self.choice(server.type, tuple(FORMAT_OF_TYPE), "server type", *at, "type")
+        stated = server.format or FORMAT_OF_TYPE[kind]
+        form = cast(FileFormat, self.choice(stated, FORMATS, "format", *at, "format"))
         encoding = (server.encoding or "utf-8").lower()
         self.choice(encoding, ("utf-8", "cp874"), "encoding", *at, "encoding")
-        delimiter = server.delimiter or ","
+        delimiter = str(own.get("delimiter") or server.delimiter or ",")
         if len(delimiter) != 1:
             self.wrong(f"delimiter {delimiter!r} must be one character", *at, "delimiter")
         needs = {"sql": ("query", "urlEnvironment"), "json_api": ("urlEnvironment",)}.get(form, ())

@@ -1,9 +1,13 @@
 """Contracts: the eleven load; every kind of mistake is refused with its line; what is generated from them is up to date."""
 
+import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft201909Validator
 
 from dopa_pipelines.contracts import dbt_sources, load_contracts, read_contract
 from dopa_pipelines.contracts.read import GD_CATALOG_KEYS
@@ -39,6 +43,13 @@ def test_each_says_what_a_steward_needs(contract) -> None:  # type: ignore[no-un
         if column.pdpa_role != "none":
             assert column.lawful_basis, f"{column.name} is personal and names no lawful basis"
             assert column.purpose, f"{column.name} is personal and names no purpose"
+
+
+@pytest.mark.parametrize("contract", list(CONTRACTS), ids=lambda contract: contract.dataset)
+def test_each_is_valid_by_the_standards_own_schema(contract) -> None:  # type: ignore[no-untyped-def]
+    schema = json.loads((files("open_data_contract_standard") / "schema.json").read_text("utf-8"))
+    document = json.loads(json.dumps(yaml.safe_load(contract.path.read_text("utf-8")), default=str))
+    assert [error.message for error in Draft201909Validator(schema).iter_errors(document)] == []
 
 
 def test_dbt_sources_are_those_of_the_contracts() -> None:
