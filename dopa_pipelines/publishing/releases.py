@@ -40,6 +40,8 @@ import pyarrow as pa
 from psycopg.types.json import Jsonb
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.naming import release_target
+from dopa_pipelines.lineage.store import record_write
 from dopa_pipelines.publishing.describe import (
     WrittenFile,
     as_json,
@@ -185,6 +187,10 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
         "cluster": cluster,
         "source": publication.source,
         "source_writes": source.writes,
+        "columns": [
+            {"name": column.name, "type": column.type, "description": f"{column.description_en} / {column.description_th}"}
+            for column in publication.columns
+        ],
         "rows": rows,
         "digest": digest,
         "package": packaged,
@@ -323,7 +329,7 @@ def _records(ledger: psycopg.Connection, publication: str) -> list[_Record]:
         "select detail ->> 'version', detail ->> 'digest', "
         "not coalesce((detail ->> 'superseded')::boolean, false) "
         "from lineage.write where kind = 'release' and target = %s order by id",
-        [f"release:{publication}"],
+        [release_target(publication)],
     ).fetchall()
     ledger.commit()
     return [_Record(*row) for row in rows]
@@ -337,27 +343,27 @@ def _record(ledger: psycopg.Connection, path: Path, manifest: dict[str, Any], ru
     """Record the release at ``path`` as a write, and commit. The input is the write that its snapshot saw."""
     name = path.parent.name
     writes: list[int] = manifest["source_writes"]
-    inputs = [{"name": manifest["source"], "write": writes[-1] if writes else None}]
+    inputs: list[dict[str, object]] = [{"name": manifest["source"], "write": writes[-1] if writes else None}]
     detail = {
         "version": path.name,
         "digest": manifest["digest"],
         "folder": f"{name}/{path.name}",
         "rows": manifest["rows"],
         "created": manifest["created"],
+        "columns": manifest.get("columns", []),
         **notes,
     }
-    ledger.execute(
-        "select lineage.record_write('release', %s, %s, null, %s, %s, %s, %s, %s, %s)",
-        [
-            f"release:{name}",
-            run_id,
-            Jsonb({"checksum": manifest["publication_checksum"], "path": f"assets/open_data/{name}.yaml"}),
-            manifest["publication_version"],
-            Jsonb(inputs),
-            manifest["rows"],
-            manifest["rows"],
-            Jsonb(detail),
-        ],
+    record_write(
+        ledger,
+        kind="release",
+        target=release_target(name),
+        run_id=run_id,
+        code={"checksum": manifest["publication_checksum"], "path": f"assets/open_data/{name}.yaml"},
+        version=manifest["publication_version"],
+        inputs=inputs,
+        rows_in=manifest["rows"],
+        rows_out=manifest["rows"],
+        detail=detail,
     )
     ledger.commit()
 
