@@ -35,39 +35,11 @@ class DatasetName(NamedTuple):
 
 
 class FeedKind(StrEnum):
-    """How a silo hands its data over."""
+    """How a silo hands its data over: the namespaces of feeds. A contract names its own feed."""
 
     FILE = "file"
     API = "api"
     POSTGRES = "postgres"
-
-    @classmethod
-    def of_server(cls, server_type: str) -> FeedKind:
-        """The kind for the ``type`` of a contract's server (``local``, ``api``, ``postgresql``)."""
-        return {"api": cls.API, "postgresql": cls.POSTGRES, "postgres": cls.POSTGRES}.get(server_type, cls.FILE)
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """What a silo sends for one dataset, delivery after delivery.
-
-    ``location`` says where it is fetched from (a folder, a URL); it is told in events, without credentials,
-    but is no part of the name.
-    """
-
-    bureau: str
-    dataset: str
-    kind: FeedKind = FeedKind.FILE
-    location: str | None = None
-
-    @property
-    def name(self) -> DatasetName:
-        """``file`` + ``<bureau>/<dataset>``, and likewise ``api`` and ``postgres``."""
-        return DatasetName(self.kind.value, f"{self.bureau}/{self.dataset}")
-
-    def as_input(self) -> dict[str, object]:
-        """The feed as an element of ``lineage.write.inputs``."""
-        return as_input(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,8 @@ def test_a_steward_sees_the_register_and_stops_the_server(own_demo: Any, page: P
         children = psutil.Process(served.pid).children(recursive=True)
         os.kill(served.pid, signal.SIGINT)
         code = served.wait(timeout=40)
+        if served.stderr is not None:
+            served.stderr.close()
     assert code == 0
     _, alive = psutil.wait_procs(children, timeout=10)
     assert [process.cmdline() for process in alive if "_watcher" not in " ".join(process.cmdline())] == []

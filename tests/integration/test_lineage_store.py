@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from dopa_pipelines.lineage.model import Column, Owner
-from dopa_pipelines.lineage.naming import DatasetName, Feed, release_target
+from dopa_pipelines.lineage.naming import DatasetName, release_target
 from dopa_pipelines.lineage.openlineage import record_events, run_uuid
 from dopa_pipelines.lineage.store import graph, identity, record_write
 from dopa_pipelines.lineage.trace import trace
@@ -48,7 +48,7 @@ def department(conn: psycopg.Connection[Any], own: str) -> dict[str, int]:
     """A silo, its table, a reference, a model and a release; returns the write of each."""
     named = identity(conn)
     make(conn, f"{own}_areas", f"{own}_persons", f"{own}_people")
-    feed = Feed("registration", f"{bare(own)}_persons")
+    feed = DatasetName("file", f"registration/{bare(own)}_persons")
     writes = {"areas": record_write(conn, kind="load", target=f"{own}_areas", rows_out=3)}
     writes["persons"] = record_write(
         conn,
@@ -56,7 +56,7 @@ def department(conn: psycopg.Connection[Any], own: str) -> dict[str, int]:
         target=f"{own}_persons",
         run_id=RUN,
         version="1.0.0",
-        inputs=[feed.name, named.table(f"{own}_areas")],
+        inputs=[feed, named.table(f"{own}_areas")],
         rows_in=100,
         rows_out=98,
         detail={"file": "persons_25681101.txt", "sha256": "ab" * 32},

@@ -23,7 +23,6 @@ from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.model import Column, Edge, Graph, Node, Owner, Write
 from dopa_pipelines.lineage.naming import (
     DatasetName,
-    Feed,
     FeedKind,
     Identity,
     as_input,
@@ -55,7 +54,7 @@ def table(target: str, *, rows: int = 5) -> Node:
 
 def department() -> Graph:
     """person_register and area_code, through two layers, to one publication of the same name as its table."""
-    feed = Feed("registration", "person_register").name
+    feed = DatasetName("file", "registration/person_register")
     raw = table("raw.person_register")
     areas = table("raw.area_code")
     staging = table("staging.person_register")
@@ -96,14 +95,7 @@ def test_a_name_leads_back_to_what_it_names() -> None:
         assert HERE.target(HERE.of_target(target)) == target
     assert HERE.table("raw.x") == ("postgres://embedded-777:5432", "warehouse.raw.x")
     assert release("people") == ("file", "releases/people")
-    assert HERE.target(Feed("registration", "person_register").name) is None
-
-
-def test_a_feed_is_named_by_what_it_is_not_by_where_it_lies() -> None:
-    api = Feed("registration", "linkage_usage", FeedKind.of_server("api"), "http://127.0.0.1:8123/")
-    assert api.name == replace(api, location="https://linkage.example/v2").name == ("api", "registration/linkage_usage")
-    assert Feed("legal_affairs", "hotel_licence", FeedKind.of_server("postgresql")).name.namespace == "postgres"
-    assert Feed("registration", "house_register", FeedKind.of_server("local")).name.namespace == "file"
+    assert HERE.target(DatasetName("file", "registration/person_register")) is None
 
 
 @pytest.mark.parametrize("server", ["local", "api", "postgresql"])
@@ -111,7 +103,8 @@ def test_contracts_name_their_feeds_alike(server: str) -> None:
     # A contract lies below lineage and names its feed itself.
     contract = SimpleNamespace(layout=SimpleNamespace(type=server), bureau="registration", dataset="person_register")
     named = Contract.feed.fget(contract)  # type: ignore[attr-defined]
-    assert named == Feed("registration", "person_register", FeedKind.of_server(server)).name
+    kind = {"local": FeedKind.FILE, "api": FeedKind.API, "postgresql": FeedKind.POSTGRES}[server]
+    assert named == (kind, "registration/person_register")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +275,7 @@ COLUMNS = {
     "raw.person_register": (Column("pid", "text", "เลขประจำตัวประชาชน"), Column("birth_date", "date")),
     "marts.people": (Column("area_code", "text"), Column("people", "bigint")),
 }
-FEED = Feed("registration", "person_register")
+FEED = DatasetName("file", "registration/person_register")
 
 
 def context(**changes: Any) -> Any:
@@ -305,7 +298,7 @@ def writes() -> dict[str, Any]:
             run_id=run,
             version="1.0.0",
             code={"checksum": "c0ffee"},
-            inputs=[as_input(FEED.name), as_input(HERE.table("raw.area_code"), 7)],
+            inputs=[as_input(FEED), as_input(HERE.table("raw.area_code"), 7)],
             rows_in=100,
             rows_out=98,
             detail={
