@@ -19,8 +19,9 @@ $(READY): requirements.lock pyproject.toml
 	@echo "environment: installing from requirements.lock (once, a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
-	@$(BIN)/python -m pip install --quiet --quiet --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@( $(BIN)/python -m pip install --require-hashes -r requirements.lock && \
+	   $(BIN)/python -m pip install --no-deps --no-build-isolation --editable . ) > .venv/install.log 2>&1 \
+	   || { tail -n 20 .venv/install.log; echo "the environment could not be installed; all of it: .venv/install.log"; exit 1; }
 	@touch $(READY)
 
 demo: $(READY)
