@@ -255,7 +255,7 @@ class Contract:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def period_of(self, file_name: str) -> date | None:
-        """First day of the month that a file's name states, by the layout's ``period`` pattern; None without one."""
+        """First day of the month that a file's name states, by the layout's ``period`` pattern; None where it states none."""
         if not self.layout.period:
             return None
         match = re.search(self.layout.period, file_name)
@@ -264,4 +264,5 @@ class Contract:
         year, month = int(match["year"]), int(match["month"])
         if year < 100:
             year += 2500
-        return date(year - 543 if year >= 2400 else year, month, 1)
+        year = year - 543 if year >= 2400 else year
+        return date(year, month, 1) if 1 <= month <= 12 and 1800 <= year <= 2200 else None

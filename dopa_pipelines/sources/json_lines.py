@@ -30,7 +30,7 @@ class JsonLinesReader(Reader):
                         row[FLAW] = "undecodable" if line.strip() else None
                     else:
                         any_record = True
-                        seen.update(record)
+                        seen.update(key.encode("utf-8", "replace").decode() for key in record)
                         row |= {titles[key]: _text(value) for key, value in record.items() if key in titles}
                     rows.append(row)
                 yield pl.DataFrame(rows, schema=schema, orient="row")

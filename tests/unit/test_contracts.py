@@ -139,3 +139,19 @@ def test_the_checksum_follows_rules_and_not_prose(tmp_path: Path) -> None:
     text = PERSONS.read_text("utf-8")
     assert checksum(text.replace("businessName: ", "businessName: ก", 3)) == checksum(text)
     assert checksum(text.replace("duplicates: first", "duplicates: last")) != checksum(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "month"),
+    [
+        ("x_2568-12.csv", "2025-12-01"),
+        ("x_2025-12.csv", "2025-12-01"),
+        ("x_2568-13.csv", None),
+        ("x_1200-01.csv", None),
+        ("x.csv", None),
+    ],
+)
+def test_a_files_name_states_its_month_or_none(make_contract, name: str, month: str | None) -> None:  # type: ignore[no-untyped-def]
+    contract = make_contract("d", [{"name": "a"}], layout={"period": r"_(?P<year>\d{4})-(?P<month>\d{2})"})
+    found = contract.period_of(name)
+    assert (found.isoformat() if found else None) == month

@@ -178,6 +178,14 @@ def test_json_lines(make_contract: Any, write: Any) -> None:
     assert layout == 1
 
 
+def test_half_characters_in_json_are_no_end(make_contract: Any, write: Any) -> None:
+    reader = open_reader(
+        make_contract("d", AB, server={"format": "json_lines"}), write(b'{"a": "\\ud800", "b": "1", "\\udfff": 2}\n')
+    )
+    assert values(pl.concat(reader.batches()).to_dicts()) == [(1, None, "?", "1")]
+    assert reader.unknown_titles == ("?",)
+
+
 Answer = Callable[[int], tuple[int, bytes]]
 
 
