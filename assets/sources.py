@@ -125,6 +125,8 @@ _KINDS = {
     "fixed_width": "file",
     "xlsx": "excel",
     "json_lines": "json",
+    "json": "json",
+    "geojson": "json",
     "json_api": "rest",
     "sql": "sql",
 }
@@ -172,7 +174,8 @@ def _results(
     problem: str | None,
     months: list[date] | None,
 ) -> Iterator[Any]:
-    from dopa_pipelines.ingest.inspect import check_table_rule, months_held, rejected_preview, table_facts
+    from dopa_pipelines.ingest.inspect import check_table_rule, months_held, table_facts
+    from dopa_pipelines.ingest.quarantine import rejected_preview
 
     refused = [delivery for delivery in deliveries if delivery.status == "rejected"]
     problems = [*([problem] if problem else []), *(delivery.problem or "" for delivery in refused)]

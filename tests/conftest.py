@@ -16,6 +16,7 @@ import yaml
 
 from dopa_pipelines.contracts import Contract, read_contract
 from dopa_pipelines.contracts.read import GD_CATALOG_KEYS
+from dopa_pipelines.ingest import Delivery, ingest
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 
@@ -105,5 +106,33 @@ def make_contract(tmp_path: Path) -> MakeContract:
         path = tmp_path / f"{dataset}.odcs.yaml"
         path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
         return read_contract(path)
+
+    return make
+
+
+class Table:
+    """A dataset of one test: writes deliveries, brings them in, looks at the table."""
+
+    def __init__(self, warehouse: Warehouse, contract: Contract, folder: Path) -> None:
+        self.warehouse, self.contract, self.folder = warehouse, contract, folder
+
+    def deliver(self, text: str, name: str = "delivery.csv", **options: Any) -> Delivery:
+        path = self.folder / name
+        path.write_text(text, "utf-8")
+        return ingest(self.warehouse, self.contract, path, **options)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.warehouse.connect() as connection:
+            return connection.execute(statement.format(t=self.contract.table, d=self.contract.dataset).encode()).fetchall()
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        names = ", ".join(name for name, _ in self.contract.table_columns)
+        return self.query(f"select {names} from {{t}} order by {names}")
+
+
+@pytest.fixture
+def table(warehouse: Warehouse, make_contract: Any, tmp_path: Path) -> Callable[..., Table]:
+    def make(dataset: str, columns: list[dict[str, Any]], **contract: Any) -> Table:
+        return Table(warehouse, make_contract(dataset, columns, **contract), tmp_path)
 
     return make

@@ -67,7 +67,7 @@ def ingest_command(
     from dopa_pipelines.warehouse import open_warehouse
 
     settings = load_settings()
-    if contract_file is not None and path is None and dataset is not None and Path(dataset).is_file():
+    if contract_file is not None and path is None and dataset is not None and Path(dataset).exists():
         path = Path(dataset)
         dataset = None
     if dataset is None:
@@ -78,7 +78,7 @@ def ingest_command(
         except DocumentError as error:
             raise UserError(str(error)) from error
     contract = contract_for(settings, dataset, contract_file)
-    if path is not None and not path.is_file():
+    if path is not None and not path.exists():
         raise UserError(f"{path}: no such file; name a delivery of {dataset}")
     with open_warehouse(settings) as warehouse:
         if path is not None:

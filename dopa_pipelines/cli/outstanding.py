@@ -13,10 +13,10 @@ import psycopg
 from dopa_pipelines.contracts import Contracts
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest import arrivals
-from dopa_pipelines.ingest.deliver import sha256_of
 from dopa_pipelines.publishing import Publication, seen_writes
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.sources import fetch, is_fetched
+from dopa_pipelines.sources.containers import content_sha256
 from dopa_pipelines.transform import Model
 
 
@@ -79,6 +79,6 @@ def _feed_changed(connection: psycopg.Connection[Any], settings: Settings, contr
         return 1  # the run says what is wrong with it
     row = connection.execute(
         "select from ops.delivery where dataset = %s and sha256 = %s and contract_checksum = %s and in_force",
-        (contract.dataset, sha256_of(path), contract.checksum),
+        (contract.dataset, content_sha256(path), contract.checksum),
     ).fetchone()
     return 0 if row is not None else 1

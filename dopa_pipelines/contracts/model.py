@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cached_property
@@ -19,7 +20,7 @@ Classification = Literal["open", "internal", "personal", "confidential", "secret
 PdpaRole = Literal["direct_identifier", "quasi_identifier", "sensitive", "none"]
 LoadMode = Literal["replace", "append", "replace_scope"]
 Keep = Literal["first", "last", "none"]
-FileFormat = Literal["delimited", "fixed_width", "xlsx", "json_lines", "json_api", "sql"]
+FileFormat = Literal["delimited", "fixed_width", "xlsx", "json_lines", "json", "geojson", "json_api", "sql"]
 Severity = Literal["error", "warning"]
 
 
@@ -65,6 +66,7 @@ class Column:
     valid_values: tuple[str, ...] = ()
     reference: Reference | None = None
     renamed_from: str | None = None
+    from_file: Literal["period"] | None = None
 
     @property
     def is_personal(self) -> bool:
@@ -117,6 +119,66 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Fields of a wide line that follow one another, from field ``first`` (1 is the line's first).
+
+    ``repeat`` times a group of fields; ``column`` counts the groups from ``start``. A group has one field for each of ``values``,
+    which column ``each`` takes; without it a group is one field. ``set``: columns that are the same in all its rows, with value.
+    """
+
+    first: int
+    repeat: int = 1
+    column: str | None = None
+    start: int = 0
+    each: str | None = None
+    values: tuple[str, ...] = ()
+    set: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def fields(self) -> int:
+        return self.repeat * max(1, len(self.values))
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """Of each field, in order, the columns it fills, with their text."""
+        for count in range(self.start, self.start + self.repeat):
+            for value in self.values or ("",):
+                filled = dict(self.set)
+                if self.column:
+                    filled[self.column] = str(count)
+                if self.each:
+                    filled[self.each] = value
+                yield filled
+
+
+@dataclass(frozen=True)
+class Unpivot:
+    """A line that holds many rows: first the fields of the columns ``identity``, then those of ``series``, one row each.
+
+    What stands in a field becomes column ``value`` of its row.
+    """
+
+    identity: tuple[str, ...]
+    value: str
+    series: tuple[Series, ...]
+
+    @cached_property
+    def rows(self) -> tuple[dict[str, str], ...]:
+        """Of each row of a line, in the order of its fields, the columns that its field fills, with their text."""
+        return tuple(row for series in self.series for row in series.rows())
+
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """Columns that a field's place fills, each once."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row))
+
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """Names that the fields have before they become rows; no contract column can have such a name."""
+        first = len(self.identity) + 1
+        return tuple(f"_field_{number}" for number in range(first, first + len(self.rows)))
+
+
+@dataclass(frozen=True)
 class Layout:
     """How the silo sends the data. Field meanings: docs/contracts.md."""
 
@@ -137,6 +199,7 @@ class Layout:
     page_parameter: str = "page"
     url_environment: str | None = None
     token_environment: str | None = None
+    unpivot: Unpivot | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +275,20 @@ class Contract:
         """Names of the key columns, in key order."""
         keyed = [column for column in self.columns if column.key_position is not None]
         return tuple(column.name for column in sorted(keyed, key=lambda column: column.key_position or 0))
+
+    @cached_property
+    def file_columns(self) -> tuple[Column, ...]:
+        """Columns as they stand in the file: without those that the file's name fills, and before a line becomes many rows."""
+        unpivot = self.layout.unpivot
+        if unpivot is None:
+            return tuple(column for column in self.columns if not column.from_file)
+        fields = tuple(Column(name, "string", "text", "text", name.strip("_").replace("_", " ")) for name in unpivot.wide)
+        return (*map(self.column, unpivot.identity), *fields)
+
+    @property
+    def rows_per_line(self) -> int:
+        """Rows that one line of a delivery makes; 1 unless the layout is unpivoted."""
+        return len(self.layout.unpivot.rows) if self.layout.unpivot else 1
 
     @property
     def table(self) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from open_data_contract_standard.model import (
     CustomProperty,
@@ -37,11 +37,13 @@ from dopa_pipelines.contracts.model import (
     Reference,
     RowRule,
     ScopePart,
+    Series,
     ServiceLevel,
     Severity,
     TableRule,
     TeamMember,
     Totals,
+    Unpivot,
 )
 from dopa_pipelines.documents import (
     Document,
@@ -77,11 +79,11 @@ PHYSICAL_TYPES: dict[str, tuple[str, ...]] = {
 
 COLUMN_PROPERTIES = (
     "pdpaRole", "descriptionTh", "titles", "parse", "nullValues", "position", "partial", "referenceLength",
-    "renamedFrom", "lawfulBasis", "purpose",
+    "renamedFrom", "lawfulBasis", "purpose", "fromFile",
 )  # fmt: skip
 SERVER_PROPERTIES = (
     "delimiter", "header", "trailingDelimiter", "quoted", "sheet", "totals", "period", "recordsPath", "nextPage",
-    "pageParameter", "query", "urlEnvironment", "tokenEnvironment",
+    "pageParameter", "query", "urlEnvironment", "tokenEnvironment", "unpivot",
 )  # fmt: skip
 CONTRACT_PROPERTIES = ("load", "gdCatalog", "titleEn", "descriptionTh", "keyDataset", "partition")
 QUALITY_PROPERTIES = ("nationalDimension", "reason", "descriptionTh")
@@ -95,6 +97,7 @@ GD_CATALOG_KEYS = (
 )  # fmt: skip
 """The 14 mandatory items of the government data catalogue (มรด. 3-1:2565)."""
 
+MAX_WIDE_FIELDS = 10_000
 FORMATS = get_args(FileFormat)
 FORMAT_OF_TYPE = {"local": "", "api": "json_api", "postgresql": "sql"}
 """Server types and the form that one implies; ODCS lets only a local server state its format."""
@@ -243,6 +246,9 @@ class _Reader:
         repeated = {c.name for c in columns if [d.name for d in columns].count(c.name) > 1}
         for item in sorted(repeated):
             self.wrong(f"column {item!r} stands twice", "schema", 0, "properties")
+        layout = replace(layout, unpivot=self.unpivot(odcs.servers[0], layout, columns))
+        if layout.totals:
+            self.totals_column(layout, columns)
         own = self.properties(odcs.customProperties, CONTRACT_PROPERTIES)
         load = self.load(own.get("load"), columns)
         row_rules, table_rules = self.rules(table)
@@ -291,7 +297,7 @@ class _Reader:
         for name in needs:
             if not own.get(name):
                 self.wrong(f"a server of format {form} needs the customProperty {name!r}", *at)
-        if form in ("delimited", "fixed_width", "xlsx", "json_lines") and not server.path:
+        if form not in ("json_api", "sql") and not server.path:
             self.wrong(f"a server of format {form} needs a path below the drop zone", *at)
         totals = own.get("totals")
         if totals is not None and not (isinstance(totals, dict) and {"column", "pattern"} == set(totals)):
@@ -316,12 +322,114 @@ class _Reader:
             totals=Totals(totals["column"], totals["pattern"]) if totals else None,
             period=period,
             query=own.get("query"),
-            records_path=str(own.get("recordsPath", "data")),
+            records_path=str(own.get("recordsPath", "" if form == "json" else "data") or ""),
             next_page=str(own.get("nextPage", "next")),
             page_parameter=str(own.get("pageParameter", "page")),
             url_environment=own.get("urlEnvironment"),
             token_environment=own.get("tokenEnvironment"),
         )
+
+    def totals_column(self, layout: Layout, columns: tuple[Column, ...]) -> None:
+        """Total rows are told by what stands in the file."""
+        wanted = layout.totals.column if layout.totals else ""
+        names = layout.unpivot.identity if layout.unpivot else [column.name for column in columns if not column.from_file]
+        if wanted not in names:
+            self.wrong(
+                f"totals names {wanted!r}, which is no column of the file; {did_you_mean(str(wanted), names)}", "servers", 0
+            )
+
+    def unpivot(self, server: Server, layout: Layout, columns: tuple[Column, ...]) -> Unpivot | None:
+        """The server's ``unpivot``; checked against the columns, each of which must come from one place."""
+        for position, item in enumerate(server.customProperties or []):
+            if item.property == "unpivot":
+                value, at = item.value, ("servers", 0, "customProperties", position, "value")
+                break
+        else:
+            return None
+        if layout.format != "delimited" or layout.header:
+            self.wrong("unpivot is for a delimited file without header line: format delimited, header false", *at)
+        wanted = "unpivot must be {identity: [column, ...], value: column, series: [{first: 2, ...}, ...]}"
+        if not isinstance(value, dict):
+            self.wrong(wanted, *at)
+            return None
+        self.only_keys(value, ("identity", "value", "series"), "unpivot", *at)
+        identity, name, entries = value.get("identity"), value.get("value"), value.get("series")
+        if not (isinstance(identity, list) and isinstance(name, str) and isinstance(entries, list) and entries):
+            self.wrong(wanted, *at)
+            return None
+        before = len(self.problems)
+        found: list[Series] = []
+        field_number = len(identity) + 1
+        for place, entry in enumerate(entries):
+            series = self.series(entry, *at, "series", place)
+            if series is None:
+                return None
+            if series.first != field_number:
+                message = f"first: {series.first} must be {field_number}, the field after those before it: no field is left out"
+                self.wrong(message, *at, "series", place, "first")
+            field_number = series.first + series.fields
+            found.append(series)
+        if field_number > MAX_WIDE_FIELDS:
+            self.wrong(f"unpivot has {field_number - 1:,} fields; at most {MAX_WIDE_FIELDS:,} are read", *at)
+        if len(self.problems) > before:
+            return None
+        made = Unpivot(tuple(map(str, identity)), name, tuple(found))
+        names = [column.name for column in columns]
+        sources = [*made.identity, made.value, *made.filled, *(column.name for column in columns if column.from_file)]
+        for source in dict.fromkeys(sources):
+            if source not in names:
+                self.wrong(f"unpivot names unknown column {source!r}; {did_you_mean(source, names)}", *at)
+            elif sources.count(source) > 1:
+                self.wrong(f"column {source!r} must be filled in one way: identity, value, by a series or fromFile", *at)
+        if missing := [column for column in names if column not in sources]:
+            self.wrong(f"unpivot fills no column {', '.join(missing)}; name it in identity or a series, or give it fromFile", *at)
+        return made if len(self.problems) == before else None
+
+    def series(self, entry: Any, *at: str | int) -> Series | None:
+        """One entry of ``unpivot.series``; None where it is no such thing."""
+        if not isinstance(entry, dict):
+            self.wrong("a series must be {first: 2, repeat: 102, column: age, start: 0, each: {...}, set: {...}}", *at)
+            return None
+        self.only_keys(entry, ("first", "repeat", "column", "start", "each", "set"), "a series", *at)
+        numbers = {"first": entry.get("first"), "repeat": entry.get("repeat", 1), "start": entry.get("start", 0)}
+        wrong = [key for key, number in numbers.items() if type(number) is not int or number < (key != "start")]
+        for key in wrong:
+            self.wrong(f"{key} must be a whole number of at least {int(key != 'start')}, not {numbers[key]!r}", *at)
+        if not wrong and numbers["repeat"] > MAX_WIDE_FIELDS:
+            self.wrong(f"repeat must be at most {MAX_WIDE_FIELDS:,}", *at, "repeat")
+            wrong.append("repeat")
+        column, each, fixed = entry.get("column"), entry.get("each"), entry.get("set") or {}
+        if column is not None and not isinstance(column, str):
+            self.wrong(f"column {column!r} must name a column", *at, "column")
+            wrong.append("column")
+        if column is None and not wrong and numbers["repeat"] > 1:
+            self.wrong("a series that repeats needs column: what counts the repeats", *at)
+        values: list[str] = []
+        if each is not None:
+            values = _texts(each.get("values")) if isinstance(each, dict) else []
+            if not values or set(each) != {"column", "values"} or not isinstance(each["column"], str):
+                self.wrong("each must be {column: sex, values: [male, female]}, each value a text and once", *at, "each")
+                wrong.append("each")
+        if not isinstance(fixed, dict) or not all(_texts([item]) for pair in fixed.items() for item in pair):
+            self.wrong("set must be a mapping of columns to texts, such as {group: registered}", *at, "set")
+            wrong.append("set")
+        if wrong:
+            return None
+        named = [name for name in (column, each["column"] if each else None, *fixed) if name]
+        if len(set(named)) < len(named):
+            self.wrong("a series fills a column in two ways", *at)
+        return Series(
+            **numbers,
+            column=column,
+            each=each["column"] if each else None,
+            values=tuple(values),
+            set=tuple((str(name), str(text)) for name, text in fixed.items()),
+        )
+
+    def only_keys(self, value: Mapping[str, Any], allowed: tuple[str, ...], what: str, *at: str | int) -> None:
+        for key in value:
+            if key not in allowed:
+                self.wrong(f"unknown key {key!r} of {what}; {did_you_mean(str(key), allowed)}", *at, key)
 
     def regex(self, pattern: Any, what: str, *keys: str | int) -> re.Pattern[str] | None:
         try:
@@ -397,7 +505,16 @@ class _Reader:
             valid_values=valid,
             reference=self.reference(item, own, *at),
             renamed_from=own.get("renamedFrom"),
+            from_file=self.from_file(own, layout, *at),
         )
+
+    def from_file(self, own: Mapping[str, Any], layout: Layout, *at: str | int) -> Literal["period"] | None:
+        if "fromFile" not in own:
+            return None
+        self.choice(own["fromFile"], ("period",), "fromFile", *at)
+        if not layout.period:
+            self.wrong("fromFile: period needs the server's customProperty period: the pattern of the file's name", *at)
+        return "period"
 
     def column_rules(self, item: SchemaProperty, *at: str | int) -> tuple[bool, tuple[str, ...], str | None]:
         required, valid, pattern = False, tuple(str(entry.value) for entry in item.enum or ()), None
@@ -544,6 +661,14 @@ class _Reader:
         if missing:
             self.wrong(f"gdCatalog lacks {', '.join(missing)}", *at)
         return dict(value)
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a YAML list; none where it holds something else (``no`` is not a text in YAML) or one twice."""
+    if not isinstance(value, list) or not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
+        return []
+    texts = list(map(str, value))
+    return texts if len(set(texts)) == len(texts) else []
 
 
 def _is_position(value: Any) -> bool:

@@ -5,6 +5,8 @@ Reading silo forms is :mod:`dopa_pipelines.sources`; shaping data after the load
 """
 
 from dopa_pipelines.ingest.arrivals import arrivals
-from dopa_pipelines.ingest.deliver import Delivery, ingest
+from dopa_pipelines.ingest.deliver import ingest
+from dopa_pipelines.ingest.load import Delivery
+from dopa_pipelines.ingest.replay import replay
 
-__all__ = ["Delivery", "arrivals", "ingest"]
+__all__ = ["Delivery", "arrivals", "ingest", "replay"]

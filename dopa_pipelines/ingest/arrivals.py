@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from dopa_pipelines.contracts import Contract
-from dopa_pipelines.ingest.deliver import sha256_of
+from dopa_pipelines.sources.containers import content_sha256
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def _pending(connection: psycopg.Connection[Any], contract: Contract, path: Path
         from ops.delivery
         where dataset = %s and sha256 = %s and contract_checksum = %s
         """,
-        (contract.load.mode != "replace", contract.dataset, sha256_of(path), contract.checksum),
+        (contract.load.mode != "replace", contract.dataset, content_sha256(path), contract.checksum),
     ).fetchone()
     loaded, refused = row if row else (None, None)
     if loaded:

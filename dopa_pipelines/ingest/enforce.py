@@ -6,45 +6,65 @@ Rules that need other rows or tables (duplicates, references) are settled in the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from dopa_pipelines.contracts import Column, Contract
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest.tables import is_decimal
-from dopa_pipelines.sources.reader import FLAW, ORIGINAL, ROW
+from dopa_pipelines.sources.batch import FLAW, ORIGINAL, ROW, Batch, Text
 from dopa_pipelines.thai.dates import Form, parse_dates
-from dopa_pipelines.thai.numbers import digits, has_citizen_check_digit, plain_number
+from dopa_pipelines.thai.numbers import (
+    checks_out,
+    digit_table,
+    digits_only,
+    has_citizen_check_digit,
+    has_digits,
+    plain_number,
+)
 from dopa_pipelines.thai.text import arabic_digits, is_mojibake, repaired
 
 UNREGISTERED = "unregistered_citizen_number"
 """Note, not a reason: a number that begins with 0 belongs to a person without registration status."""
 
 _DATE_FORMS: dict[str, Form] = {"date": "any", "be_yymm": "yymm", "be_date_ymd": "ymd"}
+_DIGITS = {"citizen_number": 13, "house_code": 11}
 _INTEGERS = {"smallint": pl.Int16, "integer": pl.Int32, "bigint": pl.Int64}
 _TRUE = ["true", "t", "yes", "y", "1", "ใช่"]
 _FALSE = ["false", "f", "no", "n", "0", "ไม่ใช่"]
+
+
+REJECTED = pl.Schema({ROW: pl.Int64, ORIGINAL: pl.String, "reasons": pl.String, "fields": pl.String})
 
 
 @dataclass(frozen=True)
 class Enforced:
     """One batch after enforcement.
 
-    ``accepted``: the table's typed columns and ``_row``. ``rejected``: ``_row``, ``_original`` and ``reasons``, a list of
-    ``{code, column, value}``.
+    ``accepted``: the table's typed columns and ``_row``. ``rejected``: ``_row``, ``_original``, ``reasons`` (JSON: a list of
+    ``{code, column, value}``) and ``fields`` (JSON: the text of every column, null where the row could not be taken apart).
+    ``codes``: rejected rows by reason code.
     """
 
     accepted: pl.DataFrame
     rejected: pl.DataFrame
-    notes: dict[str, int] = field(default_factory=dict)
+    codes: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
-REASONS = pl.List(pl.Struct({"code": pl.String, "column": pl.String, "value": pl.String}))
+@dataclass(frozen=True)
+class _Found:
+    """Reason codes of all rows (null where the row is good), the column that is to blame and its text."""
+
+    column: str | None
+    reason: pl.Series
+    text: Text | None
 
 
 class Plan:
@@ -63,49 +83,74 @@ class Plan:
         dates = {name for name, kind in contract.table_columns if kind == "date"}
         self._period_column = next((name for name in months if name in dates), None)
 
-    def apply(self, batch: pl.DataFrame) -> Enforced:
-        """Type and check one batch of text columns as a reader yields them."""
-        notes: dict[str, int] = {}
-        made: list[pl.Series] = [batch[ROW]]
-        reasons: list[tuple[str, pl.Series]] = []
+    def apply(self, batch: Batch) -> Enforced:
+        """Type and check one batch as a reader gives it. A value that repeats is typed and checked once."""
+        notes: Counter[str] = Counter()
+        made: dict[str, Text] = {}
+        found: list[_Found] = []
         for column in self.contract.columns:
-            values, reason = self._column(column, batch[column.name], notes)
-            made += values
-            reasons.append((column.name, reason))
-        typed = pl.DataFrame(made)
-        flawed = batch[FLAW].is_not_null()
-        codes = pl.DataFrame([reason.alias(f"reason:{name}") for name, reason in reasons])
+            text = batch.columns[column.name]
+            values, reason = self._column(column, text)
+            made |= {value.name: Text(value, text.codes) for value in values}
+            if reason.null_count() < len(reason):
+                found.append(_Found(column.name, text.spread(reason), text))
+            if column.parse == "citizen_number":
+                unregistered = text.spread(values[0].str.starts_with("0") & reason.is_null()).sum()
+                notes += Counter({UNREGISTERED: unregistered} if unregistered else {})
         if self._rules or self._period_column:
-            codes = codes.hstack(self._row_checks(typed))
-        bad = codes.select(pl.any_horizontal(pl.all().is_not_null()).alias("bad"))["bad"] | flawed
-        if not bad.any():
-            return Enforced(typed, _no_rejects(), notes)
-        wrong = pl.concat([batch.with_columns(flawed.alias("_flawed")), codes], how="horizontal").filter(bad)
-        return Enforced(typed.filter(~bad), _with_reasons(wrong, codes.columns), notes)
+            found += self._row_checks(batch, made)
+        bad: pl.Series | None = None
+        for item in found:
+            wrong = item.reason.is_not_null()
+            bad = wrong if bad is None else bad | wrong
+        accepted = {name: text if bad is None else text.filter(~bad) for name, text in made.items()}
+        rows = batch.rows if bad is None else batch.rows.filter(~bad)
+        typed = pl.DataFrame([text.rows().alias(name) for name, text in accepted.items()] + [rows.alias(ROW)])
+        rejected, codes = _rejected(batch, pl.Series() if bad is None else bad.arg_true(), found)
+        return Enforced(typed, rejected, codes, notes)
 
-    def _row_checks(self, typed: pl.DataFrame) -> pl.DataFrame:
-        checks = [
-            pl.when(expression.not_()).then(pl.lit(f"row_rule:{name}")).alias(f"rule:{name}") for name, expression in self._rules
+    def _row_checks(self, batch: Batch, made: dict[str, Text]) -> list[_Found]:
+        checks: list[tuple[str | None, pl.Expr, pl.Expr]] = [
+            (None, pl.when(expression.not_()).then(pl.lit(f"row_rule:{name}")), expression) for name, expression in self._rules
         ]
         if self._period_column:
             month = pl.col(self._period_column).dt.truncate("1mo")
-            checks.append(pl.when(month != self.period).then(pl.lit("out_of_scope")).alias(f"reason:{self._period_column}:scope"))
+            late = pl.when(month != self.period).then(pl.lit("out_of_scope"))
+            checks.append((self._period_column, late, month))
+        wanted = {name for _, _, expression in checks for name in expression.meta.root_names()} & set(made)
+        typed = pl.DataFrame([made[name].rows().alias(name) for name in made if name in wanted])
         try:
-            return typed.select(checks)
+            codes = [typed.select(check.alias("code"))["code"] for _, check, _ in checks]
         except pl.exceptions.PolarsError as error:
             names = ", ".join(name for name, _ in self._rules)
             raise UserError(
                 f"{self.contract.path.name}: a row rule ({names}) cannot be applied to the columns: {error}"
             ) from error
+        columns = [name and self._file_column(name) for name, _, _ in checks]
+        return [
+            _Found(name, code, batch.columns[name] if name else None)
+            for name, code in zip(columns, codes, strict=True)
+            if code.null_count() < len(code)
+        ]
 
-    def _column(self, column: Column, raw: pl.Series, notes: dict[str, int]) -> tuple[list[pl.Series], pl.Series]:
-        """The typed columns made from one text column, and the reason code of each row (null where it is good)."""
-        text = raw.alias("t").to_frame().select(repaired(pl.col("t")))
+    def _file_column(self, name: str) -> str:
+        """The column that makes a column of the table."""
+        return next(column.name for column in self.contract.columns if name in dict(column.table_columns))
+
+    def _column(self, column: Column, raw: Text) -> tuple[list[pl.Series], pl.Series]:
+        """The typed columns made from the values of one text column, and the reason code of each (null where it is good)."""
+        if raw.ascii and not column.null_values and (length := _DIGITS.get(column.parse)):
+            # What silos send most is right as it stands.
+            digit = digit_table(raw.values, length)
+            if digit is not None:
+                return self._digits(column, raw.values, digit)
+        plain = pl.col("t").str.strip_chars() if raw.ascii else repaired(pl.col("t"))
+        text = raw.values.alias("t").to_frame().select(plain)
         nulls = ["", *(value.strip() for value in column.null_values)]
         text = text.select(pl.when(~pl.col("t").is_in(nulls)).then(pl.col("t")))
         match column.logical_type:
             case "string":
-                return self._string(column, text, notes)
+                return self._string(column, text, raw.ascii)
             case "integer" | "number":
                 return self._number(column, text)
             case "date":
@@ -115,33 +160,30 @@ class Plan:
             case _:
                 return self._boolean(column, text)
 
-    def _string(self, column: Column, frame: pl.DataFrame, notes: dict[str, int]) -> tuple[list[pl.Series], pl.Series]:
+    def _digits(self, column: Column, text: pl.Series, digit: NDArray[np.uint8]) -> tuple[list[pl.Series], pl.Series]:
+        """A column that holds nothing but identifiers of the right length."""
+        bad = pl.Series(~checks_out(digit) if column.parse == "citizen_number" else np.zeros(len(text), dtype=bool))
+        frame = pl.DataFrame([text.alias("t"), bad.alias("bad")])
+        frame = frame.with_columns(_reason(column, pl.lit(False), [(pl.col("bad"), "bad_check_digit"), *_text_checks(column)]))
+        return [text.alias(column.name)], frame["reason"]
+
+    def _string(self, column: Column, frame: pl.DataFrame, ascii_only: bool) -> tuple[list[pl.Series], pl.Series]:
         text = pl.col("t")
         checks: list[tuple[pl.Expr, str]] = []
-        if column.parse == "text":
-            checks.append((is_mojibake(text), "mojibake"))
-        elif column.parse == "code":
-            frame = frame.select(arabic_digits(text).alias("t"))
-            checks.append((is_mojibake(text), "mojibake"))
+        if column.parse in ("text", "code"):
+            if not ascii_only:
+                checks.append((is_mojibake(text), "mojibake"))
+                if column.parse == "code":
+                    frame = frame.select(arabic_digits(text).alias("t"))
         elif column.parse == "citizen_number":
-            frame = frame.select(digits(text).alias("t"))
-            good = has_citizen_check_digit(frame["t"])
-            frame = frame.with_columns(good.alias("good"))
+            frame = digits_only(frame["t"], 13).to_frame()
+            frame = frame.with_columns(has_citizen_check_digit(frame["t"]).alias("good"))
             checks += [(pl.col("good").is_null(), "bad_length"), (~pl.col("good"), "bad_check_digit")]
-            unregistered = frame.select((text.str.starts_with("0") & pl.col("good")).sum()).item()
-            if unregistered:
-                notes[UNREGISTERED] = notes.get(UNREGISTERED, 0) + int(unregistered)
         else:
-            frame = frame.select(digits(text).alias("t"))
-            checks.append((~text.str.contains(r"^[0-9]{11}$"), "bad_length"))
-        if column.min_length is not None:
-            checks.append((text.str.len_chars() < column.min_length, "bad_length"))
-        if column.max_length is not None:
-            checks.append((text.str.len_chars() > column.max_length, "too_long"))
-        if column.pattern:
-            checks.append((~text.str.contains(column.pattern), "bad_pattern"))
-        if column.valid_values:
-            checks.append((~text.is_in(column.valid_values), "not_in_list"))
+            frame = digits_only(frame["t"], 11).to_frame()
+            frame = frame.with_columns(has_digits(frame["t"], 11).alias("good"))
+            checks.append((~pl.col("good"), "bad_length"))
+        checks += _text_checks(column)
         frame = frame.with_columns(_reason(column, text.is_null(), checks))
         return [frame["t"].alias(column.name)], frame["reason"]
 
@@ -181,7 +223,8 @@ class Plan:
         if not column.partial:
             checks.append((value.is_null(), "bad_date"))
         # A date that is known in part is judged by its earliest day.
-        earliest = pl.coalesce(value, pl.date(year, pl.coalesce(month, 1), 1))
+        known = not frame["value"].null_count()
+        earliest = value if known else pl.coalesce(value, pl.date(year, pl.coalesce(month, 1), 1))
         frame = frame.with_columns(earliest.alias("earliest"))
         if column.maximum is not None:
             latest = self.as_of if column.maximum == "delivery" else _as_date(column, column.maximum)
@@ -220,6 +263,21 @@ class Plan:
         return [frame["value"].alias(column.name)], frame["reason"]
 
 
+def _text_checks(column: Column) -> list[tuple[pl.Expr, str]]:
+    """Limits of the length, pattern and list of a text column ``t``."""
+    text = pl.col("t")
+    checks: list[tuple[pl.Expr, str]] = []
+    if column.min_length is not None:
+        checks.append((text.str.len_chars() < column.min_length, "bad_length"))
+    if column.max_length is not None:
+        checks.append((text.str.len_chars() > column.max_length, "too_long"))
+    if column.pattern:
+        checks.append((~text.str.contains(column.pattern), "bad_pattern"))
+    if column.valid_values:
+        checks.append((~text.is_in(column.valid_values), "not_in_list"))
+    return checks
+
+
 def _reason(column: Column, absent: pl.Expr, checks: list[tuple[pl.Expr, str]]) -> pl.Expr:
     """The first code that applies. An absent value is missing or, where it may be, checked no further."""
     chain: Any = pl.when(absent).then(pl.lit("missing" if column.required else None, pl.String))
@@ -243,28 +301,51 @@ def _expression(contract: Contract, name: str, text: str) -> pl.Expr:
         raise UserError(f"{contract.path.name}: the row rule {name!r} is not an expression: {error}") from error
 
 
-def _no_rejects() -> pl.DataFrame:
-    return pl.DataFrame(schema={ROW: pl.Int64, ORIGINAL: pl.String, "reasons": REASONS})
+def _rejected(batch: Batch, places: pl.Series, found: list[_Found]) -> tuple[pl.DataFrame, Counter[str]]:
+    """Rejected rows with their reasons, and the rows of each code. What could not be taken apart has its flaw, nothing else."""
+    flawed = batch.flawed
+    codes: Counter[str] = Counter(dict(flawed[FLAW].value_counts().iter_rows()))
+    frames = [
+        flawed.select(
+            ROW,
+            ORIGINAL,
+            pl.format("[{}]", _reason_json(pl.col(FLAW), pl.lit(None, pl.String), pl.lit(None, pl.String))).alias("reasons"),
+            pl.lit(None, pl.String).alias("fields"),
+        )
+    ]
+    if len(places):
+        each = []
+        for item in found:
+            code = item.reason.gather(places)
+            hit = code.is_not_null()
+            where = places.filter(hit)
+            value = pl.Series([None], dtype=pl.String) if item.text is None else item.text.take(where)
+            each.append(
+                pl.select(
+                    place=pl.lit(where),
+                    code=pl.lit(code.filter(hit)),
+                    reason=_reason_json(pl.lit(code.filter(hit)), pl.lit(item.column, pl.String), pl.lit(value)),
+                )
+            )
+        reasons = pl.concat(each)
+        codes.update(dict(reasons.unique(["place", "code"])["code"].value_counts().iter_rows()))
+        joined = reasons.group_by("place", maintain_order=True).agg(pl.col("reason").str.join(",")).sort("place")
+        frames.append(
+            joined.select(
+                pl.lit(batch.rows.gather(places)).alias(ROW),
+                pl.lit(batch.original(places)).alias(ORIGINAL),
+                pl.format("[{}]", "reason").alias("reasons"),
+                pl.lit(fields_json(batch, places)).alias("fields"),
+            )
+        )
+    return pl.concat(frames), codes
 
 
-def _with_reasons(wrong: pl.DataFrame, codes: list[str]) -> pl.DataFrame:
-    """Rejected rows with their reasons; a row that could not be taken apart has its flaw and nothing else."""
-    found = []
-    for row in wrong.iter_rows(named=True):
-        flaw = [{"code": row[FLAW], "column": None, "value": None}]
-        reasons = flaw if row["_flawed"] else list(_row_reasons(row, codes))
-        found.append({ROW: row[ROW], ORIGINAL: row[ORIGINAL], "reasons": reasons})
-    return pl.DataFrame(found, schema={ROW: pl.Int64, ORIGINAL: pl.String, "reasons": REASONS})
+def _reason_json(code: pl.Expr, column: pl.Expr, value: pl.Expr) -> pl.Expr:
+    return pl.struct(code.alias("code"), column.alias("column"), value.alias("value")).struct.json_encode()
 
 
-def _row_reasons(row: dict[str, str | None], codes: list[str]) -> Iterator[dict[str, str | None]]:
-    for name in codes:
-        if code := row[name]:
-            kind, column, *_ = name.split(":")
-            value = row[column] if kind == "reason" else None
-            yield {"code": code, "column": column if kind == "reason" else None, "value": value}
-
-
-def reasons_as_json(reasons: list[dict[str, str | None]]) -> str:
-    """Reasons as they are kept in the quarantine."""
-    return json.dumps(reasons, ensure_ascii=False)
+def fields_json(batch: Batch, places: pl.Series) -> pl.Series:
+    """The text of every column of the rows at ``places``, as JSON objects."""
+    columns = [text.take(places).alias(name) for name, text in batch.columns.items()]
+    return pl.DataFrame(columns).select(pl.struct(pl.all()).struct.json_encode())[:, 0]

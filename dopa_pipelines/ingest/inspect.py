@@ -1,9 +1,7 @@
-"""What can be said of a dataset after its loads: counts, reconciliation, table rules, rejected rows without personal values."""
+"""What can be said of a dataset after its loads: counts, reconciliation, table rules."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -16,7 +14,6 @@ from dopa_pipelines.contracts.model import TableRule
 from dopa_pipelines.errors import UserError
 
 Connection = psycopg.Connection[Any]
-MASK = "•••"
 
 
 @dataclass(frozen=True)
@@ -94,49 +91,3 @@ def check_table_rule(connection: Connection, contract: Contract, rule: TableRule
             f"{contract.path.name}: the table rule {rule.name!r} cannot be run: {error.diag.message_primary}"
         ) from error
     return int(row[0]) if row and row[0] is not None else 0
-
-
-@dataclass(frozen=True)
-class RejectedRow:
-    """A quarantined row as it may be shown. ``original`` is empty unless it was asked for."""
-
-    delivery: int
-    file: str
-    row: int
-    reasons: list[dict[str, Any]]
-    original: str | None = None
-
-
-def rejected_rows(connection: Connection, contract: Contract, *, reveal: bool = False, limit: int = 20) -> Iterator[RejectedRow]:
-    """Rows quarantined by the dataset's latest deliveries. Without ``reveal``, personal values are masked."""
-    there = connection.execute("select to_regclass(%s)", (f"quarantine.{contract.dataset}",)).fetchone()
-    if not there or there[0] is None:
-        return
-    rows = connection.execute(
-        sql.SQL(
-            "select delivery_id, file, row, reasons, original from quarantine.{} order by delivery_id desc, row limit %s"
-        ).format(sql.Identifier(contract.dataset)),
-        (limit,),
-    )
-    personal = {column.name for column in contract.columns if column.is_personal}
-    for delivery, file, row, reasons, original in rows:
-        shown = reasons if reveal else [_masked(reason, personal) for reason in reasons]
-        yield RejectedRow(delivery, file, row, shown, original if reveal else None)
-
-
-def _masked(reason: dict[str, Any], personal: set[str]) -> dict[str, Any]:
-    names = re.split(r",\s*", reason.get("column") or "")
-    value = reason.get("value")
-    return reason | {"value": MASK if value is not None and personal & set(names) else value}
-
-
-def rejected_preview(connection: Connection, contract: Contract) -> str:
-    """A Markdown table of some rejected rows, without personal values."""
-    lines = ["| file | row | reason | column | value |", "|---|---|---|---|---|"]
-    for item in rejected_rows(connection, contract, limit=10):
-        for reason in item.reasons:
-            value = str(reason.get("value") or "").replace("|", "\\|").replace("\n", " ")[:60]
-            lines.append(f"| {item.file} | {item.row} | {reason['code']} | {reason.get('column') or ''} | {value} |")
-    if len(lines) == 2:
-        return "no rejected rows"
-    return "\n".join([*lines, "", f"All of them: `select * from quarantine.{contract.dataset}`"])

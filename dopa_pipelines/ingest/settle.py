@@ -1,6 +1,6 @@
 """Rules that need other rows: references and duplicates, settled by set operations on the rows just copied.
 
-They run in the load's own transaction, on the temporary table ``incoming``. What a rule rejects is taken out of it.
+They run in the load's own transaction, on the table that holds the delivery's rows. What a rule rejects is taken out of it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ Connection = psycopg.Connection[Any]
 Reasons = dict[int, list[dict[str, str | None]]]
 
 
-def settle(connection: Connection, contract: Contract) -> tuple[Reasons, list[str]]:
-    """Reasons by row number of what was taken out of ``incoming``, and the references that could not be checked.
+def settle_references(connection: Connection, contract: Contract, incoming: sql.Composable) -> tuple[Reasons, list[str]]:
+    """Reasons by row number of what was taken out of ``incoming`` (a table of just the delivery), and the references unchecked.
 
     A reference to a dataset that was never loaded cannot be checked; it is reported, not enforced.
     """
     reasons: Reasons = defaultdict(list)
-    unchecked = _references(connection, contract, reasons)
-    _take_out(connection, list(reasons))
-    duplicates: Reasons = defaultdict(list)
-    _duplicates(connection, contract, duplicates)
-    _take_out(connection, list(duplicates))
-    return reasons | duplicates, unchecked
+    unchecked = _references(connection, contract, incoming, reasons)
+    _take_out(connection, incoming, list(reasons))
+    return reasons, unchecked
 
 
-def _references(connection: Connection, contract: Contract, reasons: Reasons) -> list[str]:
+def settle_duplicates(connection: Connection, contract: Contract, incoming: sql.Composable) -> Reasons:
+    """Reasons by row number of the rows that were taken out of ``incoming`` because others have the same key."""
+    reasons: Reasons = defaultdict(list)
+    _duplicates(connection, contract, incoming, reasons)
+    _take_out(connection, incoming, list(reasons))
+    return reasons
+
+
+def _references(connection: Connection, contract: Contract, incoming: sql.Composable, reasons: Reasons) -> list[str]:
     unchecked = []
     for column in contract.columns:
         reference = column.reference
@@ -52,13 +57,14 @@ def _references(connection: Connection, contract: Contract, reasons: Reasons) ->
             sql.SQL(
                 """
                 select i._row, i.{column}::text
-                from incoming i
+                from {incoming} i
                 where i.{column} is not null
                   and not exists (select from {target} r where r.{key} = {value})
                 """
             ).format(
                 column=sql.Identifier(column.name),
-                target=sql.Identifier("incoming") if own else target,
+                incoming=incoming,
+                target=incoming if own else target,
                 key=sql.Identifier(reference.column),
                 value=value,
             )
@@ -68,18 +74,24 @@ def _references(connection: Connection, contract: Contract, reasons: Reasons) ->
     return unchecked
 
 
-def _duplicates(connection: Connection, contract: Contract, reasons: Reasons) -> None:
+def _duplicates(connection: Connection, contract: Contract, incoming: sql.Composable, reasons: Reasons) -> None:
     if not contract.key:
         return
     key = sql.SQL(", ").join(map(sql.Identifier, contract.key))
+    # A hash of the keys tells at once that there are none; sorting them all is for the rare delivery that has some.
+    some = connection.execute(
+        sql.SQL("select from {incoming} group by {key} having count(*) > 1 limit 1").format(incoming=incoming, key=key)
+    ).fetchone()
+    if some is None:
+        return
     chosen = {
         "first": sql.SQL("row_number() over (partition by {} order by _row) > 1"),
         "last": sql.SQL("row_number() over (partition by {} order by _row desc) > 1"),
         "none": sql.SQL("count(*) over (partition by {}) > 1"),
     }[contract.load.duplicates]
     rows = connection.execute(
-        sql.SQL("select _row, {key} from (select *, {chosen} as extra from incoming) numbered where extra").format(
-            key=key, chosen=chosen.format(key)
+        sql.SQL("select _row, {key} from (select *, {chosen} as extra from {incoming}) numbered where extra").format(
+            incoming=incoming, key=key, chosen=chosen.format(key)
         )
     )
     for row, *values in rows:
@@ -87,6 +99,6 @@ def _duplicates(connection: Connection, contract: Contract, reasons: Reasons) ->
         reasons[row].append({"code": "duplicate_key", "column": ", ".join(contract.key), "value": shown})
 
 
-def _take_out(connection: Connection, rows: list[int]) -> None:
+def _take_out(connection: Connection, incoming: sql.Composable, rows: list[int]) -> None:
     if rows:
-        connection.execute("delete from incoming where _row = any(%s)", (rows,))
+        connection.execute(sql.SQL("delete from {} where _row = any(%s)").format(incoming), (rows,))

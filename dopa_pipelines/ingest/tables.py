@@ -7,6 +7,7 @@ refused with one sentence. Every change is part of the caller's transaction.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -19,6 +20,14 @@ Connection = psycopg.Connection[Any]
 DropViews = Callable[[list[str]], None]
 
 
+@dataclass(frozen=True)
+class Changes:
+    """``created``: the table is new, and its key index is still to be made (``index_key``). ``words``: what changed in it."""
+
+    created: bool
+    words: list[str]
+
+
 def is_decimal(kind: str) -> bool:
     return kind == "numeric"
 
@@ -28,16 +37,18 @@ def type_sql(kind: str) -> sql.Composable:
     return sql.SQL('text collate "C"') if kind == "text" else sql.SQL(kind)
 
 
-def ensure_tables(connection: Connection, contract: Contract, drop_views: DropViews) -> list[str]:
-    """Make or migrate the dataset's tables; returns what changed in words, empty where nothing did.
+def ensure_tables(connection: Connection, contract: Contract, drop_views: DropViews) -> Changes:
+    """Make or migrate the dataset's tables.
 
     A column cannot change its type under a view: ``drop_views`` is called with the views that stand on the table, which the
     next dbt build makes anew. Raises UserError where a change cannot be made without losing data.
     """
     existing = _columns(connection, contract.dataset)
+    if existing and contract.load.mode == "replace":
+        _partition(connection, contract, drop_views)
     if not existing:
         _create(connection, contract)
-        return []
+        return Changes(True, [])
     wanted = dict(contract.table_columns)
     changes = _rename(connection, contract, existing, wanted)
     for name, kind in wanted.items():
@@ -58,8 +69,9 @@ def ensure_tables(connection: Connection, contract: Contract, drop_views: DropVi
             " name the column it became in renamedFrom, or keep it in the contract: a column with data is never dropped"
         )
     if changes:
-        _index(connection, contract)
-    return changes
+        index_key(connection, contract, _holder(connection, contract))
+    _create_quarantine(connection, contract)
+    return Changes(False, changes)
 
 
 def _columns(connection: Connection, dataset: str) -> dict[str, str]:
@@ -88,25 +100,17 @@ def _create(connection: Connection, contract: Contract) -> None:
     columns = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), type_sql(kind)) for name, kind in contract.table_columns
     )
+    # A dataset that is replaced whole has its rows in one partition, which the next delivery's takes the place of.
+    kind = sql.SQL(" partition by list (_delivery_id)" if contract.load.mode == "replace" else "")
     connection.execute(
-        sql.SQL("create table raw.{} ({}, _delivery_id bigint not null, _row bigint not null)").format(table, columns)
+        sql.SQL("create table raw.{} ({}, _delivery_id bigint not null, _row bigint not null){}").format(table, columns, kind)
     )
-    connection.execute(
-        sql.SQL(
-            """
-            create table if not exists quarantine.{} (
-                delivery_id bigint not null, file text not null, row bigint not null, original text not null,
-                reasons jsonb not null, quarantined_at timestamptz not null default clock_timestamp()
-            )
-            """
-        ).format(table)
-    )
-    connection.execute(
-        sql.SQL("create index if not exists {} on quarantine.{} (delivery_id, row)").format(
-            sql.Identifier(f"{contract.dataset}_delivery"), table
-        )
-    )
-    _index(connection, contract)
+    _create_quarantine(connection, contract)
+    _describe(connection, contract)
+
+
+def _describe(connection: Connection, contract: Contract) -> None:
+    table = sql.Identifier(contract.dataset)
     comment = f"{contract.title_th} / {contract.description}"
     connection.execute(sql.SQL("comment on table raw.{} is {}").format(table, sql.Literal(comment)))
     for column in contract.columns:
@@ -116,9 +120,50 @@ def _create(connection: Connection, contract: Contract) -> None:
         )
 
 
-def _index(connection: Connection, contract: Contract) -> None:
-    """The key's unique index, made anew where the key is another one than before."""
-    name = f"{contract.dataset}_key"
+def _create_quarantine(connection: Connection, contract: Contract) -> None:
+    """The table of rejected rows.
+
+    ``fields``: the text of every column, to enforce it anew; ``corrected``: what its bureau made of it; ``replayed_by``: the
+    delivery that loaded the row after all.
+    """
+    table = sql.Identifier("quarantine", contract.dataset)
+    found = connection.execute(
+        "select array_agg(attname::text) from pg_attribute where attrelid = to_regclass(%s) and attnum > 0",
+        (f"quarantine.{contract.dataset}",),
+    ).fetchone()
+    if found and found[0] and "replayed_by" in found[0]:
+        return
+    if found and found[0]:
+        connection.execute(
+            sql.SQL(
+                "alter table {} add column fields jsonb, add column corrected jsonb, add column replayed_by bigint,"
+                " add column id bigint generated always as identity"
+            ).format(table)
+        )
+        return
+    connection.execute(
+        sql.SQL(
+            """
+            create table {} (
+                id bigint generated always as identity,
+                delivery_id bigint not null, file text not null, row bigint not null, original text not null,
+                reasons jsonb not null, fields jsonb, quarantined_at timestamptz not null default clock_timestamp(),
+                corrected jsonb, replayed_by bigint
+            )
+            """
+        ).format(table)
+    )
+    connection.execute(
+        sql.SQL("create index {} on {} (delivery_id, row)").format(sql.Identifier(f"{contract.dataset}_delivery"), table)
+    )
+
+
+def index_key(connection: Connection, contract: Contract, table: sql.Identifier | None) -> None:
+    """The key's unique index on ``table``, made anew where the key is another one than before. Raises UniqueViolation."""
+    if table is None:
+        return
+    holder = table.as_string(connection).rsplit(".", 1)[-1].strip('"')
+    name = f"{holder}_key"
     found = connection.execute(
         """
         select array_agg(a.attname::text order by k.place)
@@ -136,12 +181,80 @@ def _index(connection: Connection, contract: Contract) -> None:
         connection.execute(sql.SQL("drop index raw.{}").format(sql.Identifier(name)))
     if contract.key:
         connection.execute(
-            sql.SQL("create unique index {} on raw.{} ({}) nulls not distinct").format(
-                sql.Identifier(name),
-                sql.Identifier(contract.dataset),
-                sql.SQL(", ").join(map(sql.Identifier, contract.key)),
+            sql.SQL("create unique index {} on {} ({}) nulls not distinct").format(
+                sql.Identifier(name), table, sql.SQL(", ").join(map(sql.Identifier, contract.key))
             )
         )
+
+
+def create_rows(connection: Connection, contract: Contract, delivery: int) -> sql.Identifier:
+    """A table for the rows of a delivery that replaces all: nobody's yet, filled without a log, indexed at the end."""
+    # The number is unique, so that the name may be cut.
+    table = sql.Identifier("raw", f"{contract.dataset[:40]}__{delivery}")
+    connection.execute(sql.SQL("create table {} (like {})").format(table, sql.Identifier("raw", contract.dataset)))
+    return table
+
+
+def put_rows(connection: Connection, contract: Contract, table: sql.Identifier) -> None:
+    """Make ``table`` the rows of the dataset; the rows before are dropped."""
+    parent = sql.Identifier("raw", contract.dataset)
+    before = _holder(connection, contract)
+    if before is not None:
+        connection.execute(sql.SQL("alter table {} detach partition {}").format(parent, before))
+        connection.execute(sql.SQL("drop table {}").format(before))
+    connection.execute(sql.SQL("alter table {} attach partition {} default").format(parent, table))
+
+
+def _holder(connection: Connection, contract: Contract) -> sql.Identifier | None:
+    """The table that holds the dataset's rows: itself or its one partition; None where it has none yet."""
+    row = connection.execute(
+        """
+        select t.relkind, p.relname
+        from pg_class t
+        left join pg_inherits i on i.inhparent = t.oid
+        left join pg_class p on p.oid = i.inhrelid
+        where t.oid = to_regclass(%s)
+        """,
+        (contract.table,),
+    ).fetchone()
+    if row is None or (row[0] == "p" and row[1] is None):
+        return None
+    return sql.Identifier("raw", row[1] if row[0] == "p" else contract.dataset)
+
+
+def _partition(connection: Connection, contract: Contract, drop_views: DropViews) -> None:
+    """Turn a table of its own into a partitioned one with its rows: the contract did not replace all before."""
+    row = connection.execute("select relkind from pg_class where oid = to_regclass(%s)", (contract.table,)).fetchone()
+    if row is None or row[0] != "r":
+        return
+    _drop_dependent(connection, contract, drop_views)
+    name, old = sql.Identifier(contract.dataset), sql.Identifier(f"{contract.dataset[:40]}__0")
+    connection.execute(sql.SQL("alter table raw.{} rename to {}").format(name, old))
+    connection.execute(
+        sql.SQL("alter index if exists raw.{} rename to {}").format(
+            sql.Identifier(f"{contract.dataset}_key"), sql.Identifier(f"{contract.dataset[:40]}__0_key")
+        )
+    )
+    connection.execute(
+        sql.SQL("create table raw.{} (like raw.{} including comments) partition by list (_delivery_id)").format(name, old)
+    )
+    connection.execute(sql.SQL("alter table raw.{} attach partition raw.{} default").format(name, old))
+    _describe(connection, contract)
+
+
+def _drop_dependent(connection: Connection, contract: Contract, drop_views: DropViews) -> None:
+    views = connection.execute(
+        """
+        select distinct v.oid::regclass::text
+        from pg_depend d
+        join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
+        join pg_class v on v.oid = r.ev_class and v.relkind = 'v'
+        where d.refobjid = to_regclass(%s)
+        """,
+        (contract.table,),
+    ).fetchall()
+    if views:
+        drop_views([view for (view,) in views])
 
 
 def _rename(connection: Connection, contract: Contract, existing: dict[str, str], wanted: dict[str, str]) -> list[str]:
@@ -166,18 +279,7 @@ def _rename(connection: Connection, contract: Contract, existing: dict[str, str]
 def _retype(
     connection: Connection, contract: Contract, existing: dict[str, str], retyped: dict[str, str], drop_views: DropViews
 ) -> list[str]:
-    views = connection.execute(
-        """
-        select distinct v.oid::regclass::text
-        from pg_depend d
-        join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
-        join pg_class v on v.oid = r.ev_class and v.relkind = 'v'
-        where d.refobjid = to_regclass(%s)
-        """,
-        (contract.table,),
-    ).fetchall()
-    if views:
-        drop_views([view for (view,) in views])
+    _drop_dependent(connection, contract, drop_views)
     changes = []
     for name, kind in retyped.items():
         try:

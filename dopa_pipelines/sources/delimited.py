@@ -1,135 +1,242 @@
 """Delimited text: any one-character delimiter, quoted or not, with or without a header line, with or without a last delimiter.
 
-Lines without quotes are split by Polars at once; only a line that holds a quote is given to :mod:`csv`.
+Arrow splits the lines of a block at once, as bytes. Only what it would read in its own way is taken apart here first: records
+that run over several lines, quotes that do not close, and lines that are no text.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.csv
 
+from dopa_pipelines.sources.batch import FLAW, ORIGINAL, ROW, Batch, UndecodableError, frame_schema, repeats, text_of
 from dopa_pipelines.sources.lines import Block, LineTooLongError, read_blocks
-from dopa_pipelines.sources.reader import FLAW, ORIGINAL, ROW, Reader
+from dopa_pipelines.sources.reader import Reader
 
 MAX_RECORD_LINES = 50
 """A quoted field may run over line ends, but not further than this: an unclosed quote must not swallow the file."""
 
+_BYTES = pa.binary()
+_DICTIONARY = pa.dictionary(pa.int32(), pa.binary())
+
 
 class DelimitedReader(Reader):
-    def read(self) -> Iterator[pl.DataFrame]:
+    def read(self) -> Iterator[pl.DataFrame | Batch]:
         layout = self.contract.layout
-        places = {column.name: place for place, column in enumerate(self.contract.columns)}
-        fields = len(places)
+        self._quote = layout.quoted
+        self._repeating: set[str] | None = None
+        self._names = [*self.names, *["_last"] * layout.trailing_delimiter]
         waiting_for_header = layout.header
+        carried: Block | None = None
         try:
-            for frame in self._records():
-                if waiting_for_header:
-                    titles = self._fields_of(frame, 0)
-                    places = self.match_titles(titles)
-                    fields = len(titles)
-                    frame = frame.slice(1)
+            for block in read_blocks(self.path, layout.encoding):
+                if waiting_for_header and block.count:
+                    block = self._without_header(block)
                     waiting_for_header = False
-                yield self._columns(frame, places, fields)
+                if carried is not None:
+                    block, carried = _joined(carried, block), None
+                if self._quote and b'"' in block.data:
+                    block, records, carried = _records(block, self.contract.layout.delimiter)
+                    if records:
+                        yield self._taken_apart(block, records)
+                yield self._batch(block)
         except LineTooLongError as error:
             raise self.refuse(f"{error}; is it a delimited text file?") from error
+        if carried is not None:
+            # The file ends within quotes: its first line is no record, and what follows is read anew.
+            yield from self._rest(carried)
         if waiting_for_header:
             raise self.refuse("the file is empty: not even the header line is there")
 
-    def _fields_of(self, frame: pl.DataFrame, row: int) -> list[str]:
-        fields: list[str] = frame["_fields"][row].to_list()
-        if self.contract.layout.trailing_delimiter and fields and not fields[-1].strip():
-            fields = fields[:-1]
-        return fields
+    def _rest(self, block: Block) -> Iterator[pl.DataFrame | Batch]:
+        while block.count:
+            flawed = block.without(np.array([0]), "ragged_line")
+            block, records, carried = _records(flawed, self.contract.layout.delimiter)
+            if records:
+                yield self._taken_apart(block, records)
+            yield self._batch(block)
+            if carried is None:
+                return
+            block = carried
 
-    def _columns(self, frame: pl.DataFrame, places: dict[str, int], fields: int) -> pl.DataFrame:
-        wanted = fields + (1 if self.contract.layout.trailing_delimiter else 0)
-        count = pl.col("_fields").list.len()
-        ragged = (count != wanted) & (pl.col(ORIGINAL).str.strip_chars() != "")
-        return frame.select(
-            pl.col(ROW),
-            pl.col(ORIGINAL),
-            pl.coalesce(FLAW, pl.when(ragged).then(pl.lit("ragged_line"))).alias(FLAW),
-            *(pl.col("_fields").list.get(place, null_on_oob=True).alias(name) for name, place in places.items()),
+    def _without_header(self, block: Block) -> Block:
+        layout = self.contract.layout
+        line, lines = block.text(np.array([0]))[0], 1
+        while self._quote and line.count('"') % 2 and lines < min(MAX_RECORD_LINES, len(block.ends)):
+            line += " " + block.text(np.array([lines]))[0]
+            lines += 1
+        titles = next(csv.reader([line], delimiter=layout.delimiter), []) if self._quote else line.split(layout.delimiter)
+        if layout.trailing_delimiter and titles and not titles[-1].strip():
+            titles = titles[:-1]
+        places = {place: name for name, place in self.match_titles(titles).items()}
+        self._names = [places.get(place, f"_unknown_{place}") for place in range(len(titles))]
+        self._names += ["_last"] * layout.trailing_delimiter
+        return block.without(np.arange(lines), None)
+
+    def _batch(self, block: Block) -> Batch:
+        """The lines of a block. Each is a record, or too short or long."""
+        wanted = dict.fromkeys(self.names, _BYTES)
+        if self._repeating is not None:
+            wanted |= dict.fromkeys(self._repeating, _DICTIONARY)
+        try:
+            table = self._split(block.data, wanted)
+        except pa.ArrowInvalid:
+            return self._batch(self._without_ragged(block))
+        if self._repeating is None and table.num_rows:
+            self._repeating = {name for name in wanted if repeats(table[name])}
+            for name in self._repeating:
+                table = table.set_column(table.schema.get_field_index(name), name, table[name].dictionary_encode())
+        try:
+            columns = {name: text_of(_whole(table[name]), block.encoding) for name in wanted}
+        except UndecodableError:
+            return self._batch(block.only_text())
+        return Batch(pl.Series(ROW, block.numbers, dtype=pl.Int64), columns, block.originals(None), block.flawed)
+
+    def _without_ragged(self, block: Block) -> Block:
+        """The block without lines of too few or too many fields; of them, what is blank is layout."""
+        bad: list[int] = []
+
+        def skip(row: Any) -> str:
+            bad.append(row.number - 1)
+            return "skip"
+
+        # Arrow hands a bad line over as UTF-8; only structure is looked at, so every other byte may stand for a letter.
+        self._split(block.data.translate(_ASCII), dict.fromkeys(self.names[:1], _BYTES), skip)
+        if not bad:
+            raise self.refuse(f"cannot be read as delimited text near line {block.numbers[0]}; is the delimiter right?")
+        places = np.array(bad, dtype=np.int64)
+        blank = block.blank(places)
+        self.layout_rows += len(blank)
+        taken = block.without(places, "ragged_line")
+        flawed = taken.flawed.filter(~pl.col(ROW).is_in(block.numbers[blank].tolist()))
+        return Block(taken.data, taken.first, taken.encoding, flawed, taken.numbers)
+
+    def _split(self, data: bytes, wanted: dict[str, Any], on_ragged: Callable[[Any], str] | None = None) -> Any:
+        """The lines as an Arrow table of bytes. Raises ArrowInvalid at a ragged line, unless ``on_ragged`` takes it."""
+        if not data:
+            return pa.table({name: pa.array([], kind) for name, kind in wanted.items()})
+        quoted = self._quote and b'"' in data
+        # Arrow would take a lone carriage return for a line end.
+        data = data.replace(b"\r", b" ") if b"\r" in data else data
+        return pyarrow.csv.read_csv(
+            pa.BufferReader(data),
+            # One chunk, so that a dictionary is of the whole block and lines are numbered.
+            pyarrow.csv.ReadOptions(column_names=self._names, use_threads=False, block_size=len(data) + 1),
+            pyarrow.csv.ParseOptions(
+                delimiter=self.contract.layout.delimiter,
+                quote_char='"' if quoted else False,
+                double_quote=quoted,
+                escape_char=False,
+                newlines_in_values=False,
+                ignore_empty_lines=False,
+                invalid_row_handler=on_ragged,
+            ),
+            pyarrow.csv.ConvertOptions(
+                check_utf8=False,
+                column_types={name: wanted.get(name, _BYTES) for name in self._names},
+                strings_can_be_null=False,
+                include_columns=list(wanted),
+            ),
         )
 
-    def _records(self) -> Iterator[pl.DataFrame]:
-        """Frames of row, original, flaw and the list of fields."""
-        carried: list[tuple[int, str, bool]] = []
-        for block in read_blocks(self.path, self.contract.layout.encoding):
-            if self.contract.layout.quoted and (carried or block.lines.str.contains('"', literal=True).any()):
-                frame, carried = self._quoted(block, carried)
+    def _taken_apart(self, block: Block, records: list[tuple[int, str, bool]]) -> pl.DataFrame:
+        """Records that run over several lines, each with the number of its first line."""
+        rows = []
+        for number, text, readable in records:
+            fields = _fields(text, self.contract.layout.delimiter)
+            row: dict[str, Any] = {ROW: number, ORIGINAL: text}
+            if not readable:
+                row[FLAW] = "undecodable"
+            elif fields is None or len(fields) != len(self._names):
+                row[FLAW] = "ragged_line"
             else:
-                frame = self._plain(block)
-            if frame.height:
-                yield frame
-        if carried:
-            last = Block(carried[0][0], pl.Series([], dtype=pl.String))
-            frame, _ = self._quoted(last, carried, final=True)
-            yield frame
-
-    def _plain(self, block: Block) -> pl.DataFrame:
-        flaw = pl.Series(["undecodable" if bad else None for bad in block.flaws], dtype=pl.String) if block.flaws else None
-        return pl.DataFrame({ORIGINAL: block.lines}).select(
-            pl.int_range(block.first, block.first + pl.len(), dtype=pl.Int64).alias(ROW),
-            pl.col(ORIGINAL),
-            (pl.lit(flaw) if flaw is not None else pl.lit(None, pl.String)).alias(FLAW),
-            pl.col(ORIGINAL).str.split(self.contract.layout.delimiter).alias("_fields"),
-        )
-
-    def _quoted(
-        self, block: Block, carried: list[tuple[int, str, bool]], *, final: bool = False
-    ) -> tuple[pl.DataFrame, list[tuple[int, str, bool]]]:
-        flaws = block.flaws or [False] * len(block.lines)
-        lines = carried + [
-            (block.first + place, line, flaw) for place, (line, flaw) in enumerate(zip(block.lines, flaws, strict=True))
-        ]
-        delimiter = self.contract.layout.delimiter
-        rows: list[tuple[int, str, str | None, list[str]]] = []
-        place = 0
-        while place < len(lines):
-            number, text, flaw = lines[place]
-            if '"' not in text:
-                rows.append((number, text, "undecodable" if flaw else None, text.split(delimiter)))
-                place += 1
-                continue
-            end = place + 1
-            while not _closed(text, delimiter) and end < len(lines) and end - place < MAX_RECORD_LINES:
-                text = f"{text}\n{lines[end][1]}"
-                flaw = flaw or lines[end][2]
-                end += 1
-            if not _closed(text, delimiter):
-                if end == len(lines) and end - place < MAX_RECORD_LINES and not final:
-                    return _frame(rows), lines[place:]
-                text, flaw, end = lines[place][1], lines[place][2], place + 1
-                rows.append((number, text, "undecodable" if flaw else "ragged_line", []))
-            else:
-                fields, good = _split_quoted(text, delimiter)
-                rows.append((number, text, "undecodable" if flaw else None if good else "ragged_line", fields))
-            place = end
-        return _frame(rows), []
+                row |= dict(zip(self._names, fields, strict=True))
+            rows.append(row)
+        return pl.DataFrame(rows, schema=frame_schema(self.names), orient="row", strict=False)
 
 
-def _closed(text: str, delimiter: str) -> bool:
-    return text.count('"') % 2 == 0
+def _whole(column: Any) -> Any:
+    """The one chunk of a column."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _split_quoted(text: str, delimiter: str) -> tuple[list[str], bool]:
+def _fields(text: str, delimiter: str) -> list[str] | None:
+    """The fields of one quoted record; None where its quotes do not enclose whole fields."""
     try:
-        records = (
-            list(csv.reader([text], delimiter=delimiter, strict=True))
-            if "\n" not in text
-            else list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
-        )
+        records = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
     except csv.Error:
-        return [], False
-    return (records[0], True) if len(records) == 1 else ([], False)
+        return None
+    return records[0] if len(records) == 1 else None
 
 
-def _frame(rows: list[tuple[int, str, str | None, list[str]]]) -> pl.DataFrame:
-    return pl.DataFrame(
-        rows,
-        schema={ROW: pl.Int64, ORIGINAL: pl.String, FLAW: pl.String, "_fields": pl.List(pl.String)},
-        orient="row",
+def _joined(first: Block, second: Block) -> Block:
+    return Block(
+        first.data + second.data,
+        first.first,
+        second.encoding,
+        pl.concat([first.flawed, second.flawed]),
+        np.concatenate([first.numbers, second.numbers]),
     )
+
+
+def _records(block: Block, delimiter: str) -> tuple[Block, list[tuple[int, str, bool]], Block | None]:
+    """Take apart what quotes do to lines.
+
+    Gives the block with only lines that are records of their own, well formed; the records that run over several lines (number
+    of the first line, text, whether all of it is text); and the lines at the end whose quotes the next block may close.
+    """
+    quotes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == ord('"'))
+    counts = np.diff(np.searchsorted(quotes, np.append(block.starts, len(block.data))))
+    odd = np.flatnonzero(counts % 2).tolist()
+    records: list[tuple[int, str, bool]] = []
+    gone: list[int] = []
+    ragged: list[int] = []
+    carried = None
+    place = 0
+    while place < len(odd):
+        start = odd[place]
+        end = odd[place + 1] if place + 1 < len(odd) else None
+        if end is not None and end - start < MAX_RECORD_LINES:
+            lines = list(range(start, end + 1))
+            records.append((int(block.numbers[start]), "\n".join(block.text(np.array(lines))), block.is_text(start, end)))
+            gone += lines
+            place += 2
+        elif end is None and len(block.ends) - start < MAX_RECORD_LINES:
+            rest = np.arange(start, len(block.ends))
+            empty = block.flawed.clear()
+            carried = Block(block.data[int(block.starts[start]) :], 0, block.encoding, empty, block.numbers[rest])
+            gone += rest.tolist()
+            place += 1
+        else:
+            ragged.append(start)
+            place += 1
+    within = set(gone)
+    malformed = [line for line in _malformed(block, counts, delimiter).tolist() if line not in within]
+    flawed = block.without(np.array(sorted({*ragged, *malformed})), "ragged_line").flawed
+    kept = block.without(np.array(sorted({*gone, *ragged, *malformed})), None)
+    return Block(kept.data, kept.first, kept.encoding, flawed, kept.numbers), records, carried
+
+
+_ASCII = bytes(range(128)) + b"x" * 128
+
+
+def _malformed(block: Block, counts: Any, delimiter: str) -> Any:
+    """Places of lines with quotes that close but do not enclose whole fields."""
+    places = np.flatnonzero((counts > 0) & (counts % 2 == 0))
+    if not len(places):
+        return places
+    # Only structure is looked at: every other byte may stand for a letter.
+    data = block.data.translate(_ASCII)
+    offsets = np.append(block.starts, len(data)).astype(np.int32)
+    lines = pa.StringArray.from_buffers(len(block.ends), pa.py_buffer(offsets), pa.py_buffer(data)).take(pa.array(places))
+    between = re.escape(delimiter)
+    field = rf'(?:"(?:[^"]|"")*"|[^"{between}\n][^{between}\n]*|)'
+    well_formed = pl.Series(pl.from_arrow(lines)).str.contains(rf"^{field}(?:{between}{field})*\n$")
+    return places[(~well_formed).to_numpy()]

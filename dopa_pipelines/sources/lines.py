@@ -1,15 +1,20 @@
-"""Lines of a text file in bounded blocks, decoded as UTF-8 or cp874, with the lines that are neither marked."""
+"""Lines of a text file in bounded blocks of bytes, UTF-8 or cp874; lines that are no text are taken out and kept readable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 
-BLOCK_BYTES = 8 << 20
-SAMPLE_BYTES = 8 << 20
+from dopa_pipelines.sources.batch import FLAWED, undecodable_lines
+
+BLOCK_BYTES = 6 << 20
+SAMPLE_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20
 """A line longer than this is no record of a register: the file is refused, so that memory stays bounded."""
 _BOM = b"\xef\xbb\xbf"
@@ -25,11 +30,88 @@ class LineTooLongError(Exception):
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive lines: ``first`` is the number of the first one, ``flaws`` marks undecodable ones (None: none)."""
+    """Whole lines, each with its end (``\\n``). ``first``: the number of the first one in the file, from 1; ``given``: the number
+    of each, where they do not follow each other.
 
+    ``flawed``: lines that were taken out of it (``_row``, ``_original``, ``_flaw``).
+    """
+
+    data: bytes
     first: int
-    lines: pl.Series
-    flaws: list[bool] | None = None
+    encoding: str
+    flawed: pl.DataFrame
+    given: Any = None
+
+    @cached_property
+    def count(self) -> int:
+        return self.data.count(b"\n") if self.given is None else len(self.given)
+
+    @cached_property
+    def numbers(self) -> Any:
+        """The number of each line in the file."""
+        return np.arange(self.first, self.first + self.count, dtype=np.int64) if self.given is None else self.given
+
+    @cached_property
+    def ends(self) -> Any:
+        """Where each line ends: the place of its ``\\n``."""
+        return np.flatnonzero(np.frombuffer(self.data, np.uint8) == 10)
+
+    @cached_property
+    def starts(self) -> Any:
+        starts = np.zeros(len(self.ends), dtype=np.int64)
+        starts[1:] = self.ends[:-1] + 1
+        return starts
+
+    def text(self, places: Any) -> list[str]:
+        """The lines at these places."""
+        return [
+            self.data[start:end].decode(self.encoding, "backslashreplace").replace("\0", "\\x00")
+            for start, end in zip(self.starts[places].tolist(), self.ends[places].tolist(), strict=True)
+        ]
+
+    def is_text(self, first: int, last: int) -> bool:
+        """Whether the lines from place ``first`` to ``last`` are text in the block's encoding."""
+        try:
+            self.data[int(self.starts[first]) : int(self.ends[last])].decode(self.encoding)
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def originals(self, kept: Any) -> Callable[[pl.Series], pl.Series]:
+        """Text of rows, where row ``i`` is the line at place ``kept[i]`` (None: at place ``i``)."""
+
+        def original(asked: pl.Series) -> pl.Series:
+            places = asked.to_numpy()
+            return pl.Series(self.text(places if kept is None else kept[places]), dtype=pl.String)
+
+        return original
+
+    def without(self, places: Any, flaw: str | None) -> Block:
+        """The block without these lines; they are ``flawed`` if ``flaw`` names a reason, else gone."""
+        if not len(places):
+            return self
+        gone = np.zeros(len(self.ends), dtype=bool)
+        gone[places] = True
+        data = bytearray()
+        at = 0
+        for place in places.tolist():
+            data += self.data[at : self.starts[place]]
+            at = int(self.ends[place]) + 1
+        data += self.data[at:]
+        flawed = self.flawed
+        if flaw:
+            taken = pl.DataFrame([self.numbers[places], self.text(places), [flaw] * len(places)], schema=FLAWED)
+            flawed = pl.concat([flawed, taken])
+        return Block(bytes(data), self.first, self.encoding, flawed, self.numbers[~gone])
+
+    def only_text(self) -> Block:
+        """The block without the lines that are no text in its encoding."""
+        return self.without(undecodable_lines(self.data, self.encoding, self.ends), "undecodable")
+
+    def blank(self, places: Any) -> Any:
+        """Which of these places hold nothing but white space."""
+        lines = zip(self.starts[places].tolist(), self.ends[places].tolist(), strict=True)
+        return places[[not self.data[start:end].strip() for start, end in lines]] if len(places) else places
 
 
 def detect_encoding(path: Path, declared: str) -> str:
@@ -40,6 +122,9 @@ def detect_encoding(path: Path, declared: str) -> str:
     """
     with path.open("rb") as file:
         head = file.read(SAMPLE_BYTES)
+        while head.isascii() and (more := file.read(SAMPLE_BYTES)):
+            # Whole lines before the first Thai letter tell nothing.
+            head = head[head.rfind(b"\n") + 1 :][-MAX_LINE_BYTES:] + more
     head = head[: head.rfind(b"\n") + 1] or head
     try:
         if not head.decode("utf-8-sig").isascii():
@@ -50,57 +135,54 @@ def detect_encoding(path: Path, declared: str) -> str:
     good = bad = 0
     for line in head.split(b"\n"):
         if not line.isascii():
-            if _decodes(line, "utf-8"):
+            if _decodes(line):
                 good += 1
             else:
                 bad += 1
     return "utf-8" if good > bad else "cp874"
 
 
-def _decodes(line: bytes, encoding: str) -> bool:
+def _decodes(line: bytes) -> bool:
     try:
-        line.decode(encoding)
+        line.decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True
 
 
 def read_blocks(path: Path, declared: str) -> Iterator[Block]:
-    """The file's lines without their ends. Raises :class:`LineTooLongError`."""
+    """The file's lines. Raises :class:`LineTooLongError`. Bytes that are no text may still be in them: a decoder finds out."""
     encoding = detect_encoding(path, declared)
     number = 1
-    rest = b""
     with path.open("rb") as file:
         start = file.read(len(_BOM))
         rest = b"" if start == _BOM else start
-        while data := file.read(BLOCK_BYTES):
+        while True:
+            data = file.read(BLOCK_BYTES)
+            whole = not data
             data = rest + data
+            if whole and data and not data.endswith(b"\n"):
+                data += b"\n"
             cut = data.rfind(b"\n") + 1
             rest = data[cut:]
             if len(rest) > MAX_LINE_BYTES:
                 raise LineTooLongError(number + data.count(b"\n"))
             if cut:
-                block = _decode(data[: cut - 1], encoding, number)
-                number += len(block.lines)
+                block = _block(data[:cut], number, encoding)
+                number += block.count + block.flawed.height
                 yield block
-    if rest:
-        yield _decode(rest.removesuffix(b"\n"), encoding, number)
+            if whole:
+                return
 
 
-def _decode(data: bytes, encoding: str, first: int) -> Block:
-    data = data.replace(b"\r\n", b"\n").removesuffix(b"\r")
-    try:
-        if b"\0" not in data:
-            text = data.decode(encoding)
-            lines = pl.Series("line", [text]).str.split("\n").explode(empty_as_null=False)
-            return Block(first, lines)
-    except UnicodeDecodeError:
-        pass
-    # Only a block with a bad line is taken apart line by line; bytes that are no text are kept readable as \xNN.
-    texts, flaws = [], []
-    for raw in data.split(b"\n"):
-        flaw = b"\0" in raw or not _decodes(raw, encoding)
-        text = raw.decode(encoding, "backslashreplace").replace("\0", "\\x00") if flaw else raw.decode(encoding)
-        texts.append(text)
-        flaws.append(flaw)
-    return Block(first, pl.Series("line", texts, pl.String), flaws)
+def _block(data: bytes, first: int, encoding: str) -> Block:
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    block = Block(data, first, encoding, pl.DataFrame(schema=FLAWED))
+    # A line that is too long leaves a whole window without an end.
+    window = MAX_LINE_BYTES // 2
+    if any(data.find(b"\n", at, at + window) < 0 for at in range(0, len(data) - window, window)):
+        lengths = block.ends - block.starts
+        if int(lengths.max()) > MAX_LINE_BYTES:
+            raise LineTooLongError(first + int(lengths.argmax()))
+    return block.only_text() if b"\0" in data else block

@@ -1,4 +1,4 @@
-"""What every reader shares: the batch, titles, blank and total rows. The forms themselves are modules beside this one."""
+"""What every reader shares: titles, blank and total rows. The forms themselves are modules beside this one."""
 
 from __future__ import annotations
 
@@ -11,47 +11,66 @@ import polars as pl
 
 from dopa_pipelines.contracts import Column, Contract
 from dopa_pipelines.errors import Rejected
-
-ROW, ORIGINAL, FLAW = "_row", "_original", "_flaw"
+from dopa_pipelines.sources.batch import Batch, batch_of
+from dopa_pipelines.sources.unpivot import fill_from_file, unpivot
 
 
 class Reader(ABC):
     """Reads one delivery of one contract. ``layout_rows`` and ``unknown_titles`` are complete once ``batches`` is spent."""
 
-    def __init__(self, contract: Contract, path: Path) -> None:
+    def __init__(self, contract: Contract, path: Path, name: str | None = None) -> None:
         self.contract = contract
         self.path = path
+        self.name = name or path.name
         self.layout_rows = 0
         self.unknown_titles: tuple[str, ...] = ()
+        self.names = [column.name for column in contract.file_columns]
 
     @abstractmethod
-    def read(self) -> Iterator[pl.DataFrame]:
-        """Batches with blank and total rows still in them."""
+    def read(self) -> Iterator[pl.DataFrame | Batch]:
+        """Rows with blank and total ones still in them.
 
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """Batches of data rows; blank and declared total rows are counted in ``layout_rows`` and left out."""
+        A frame has ``_row`` (from 1), ``_original``, ``_flaw`` (a reason code or null) and each of ``names`` as text.
+        """
+
+    def batches(self) -> Iterator[Batch]:
+        """Data rows; blank and declared total rows are counted in ``layout_rows`` and left out."""
         self.layout_rows = 0
-        names = [column.name for column in self.contract.columns]
-        for frame in self.read():
-            blank = pl.all_horizontal((pl.col(name).str.strip_chars() == "").fill_null(True) for name in names)
-            layout = blank & pl.col(FLAW).is_null()
-            if totals := self.contract.layout.totals:
-                layout |= pl.col(totals.column).str.strip_chars().str.contains(totals.pattern).fill_null(False)
-            marked = frame.with_columns(layout.alias("_layout"))
-            kept = marked.filter(~pl.col("_layout")).drop("_layout")
-            self.layout_rows += frame.height - kept.height
-            if kept.height:
-                yield kept
+        for rows in self.read():
+            batch = rows if isinstance(rows, Batch) else batch_of(rows, self.names)
+            layout = self._layout(batch)
+            if layout is not None:
+                self.layout_rows += int(layout.sum())
+                batch = batch.filter(~layout)
+            for made in unpivot(batch, self.contract):
+                if made.height:
+                    yield fill_from_file(made, self.contract, self.name)
+
+    def _layout(self, batch: Batch) -> pl.Series | None:
+        """Which rows are blank or totals; None where none is."""
+        layout: pl.Series | None = None
+        for column in batch.columns.values():
+            empty = column.spread((column.values.str.strip_chars() == "").fill_null(True))
+            layout = empty if layout is None else layout & empty
+            if not layout.any():
+                layout = None
+                break
+        if totals := self.contract.layout.totals:
+            column = batch.columns[totals.column]
+            found = column.spread(column.values.str.strip_chars().str.contains(totals.pattern).fill_null(False))
+            if found.any():
+                layout = found if layout is None else layout | found
+        return layout
 
     def refuse(self, message: str) -> Rejected:
-        return Rejected(f"{self.path.name}: {message}")
+        return Rejected(f"{self.name}: {message}")
 
     def match_titles(self, titles: Sequence[str | None]) -> dict[str, int]:
         """Where each contract column stands among ``titles``. Raises Rejected where one is missing or stands twice."""
         cleaned = [clean_title(title) for title in titles]
         found: dict[str, int] = {}
         missing: list[Column] = []
-        for column in self.contract.columns:
+        for column in self.contract.file_columns:
             known = [clean_title(title) for title in column.known_titles]
             places = [place for place, title in enumerate(cleaned) if title and title in known]
             if len(places) > 1:
@@ -82,10 +101,12 @@ def clean_title(title: str | None) -> str:
     return re.sub(r"\s+", " ", (title or "").replace("\ufeff", "")).strip().casefold()
 
 
-def open_reader(contract: Contract, path: Path) -> Reader:
-    """The reader for the contract's form."""
+def open_reader(contract: Contract, path: Path, name: str | None = None) -> Reader:
+    """The reader for the contract's form. ``name``: what to call the file in messages."""
     from dopa_pipelines.sources.delimited import DelimitedReader
     from dopa_pipelines.sources.fixed_width import FixedWidthReader
+    from dopa_pipelines.sources.geojson import GeoJsonReader
+    from dopa_pipelines.sources.json_document import JsonReader
     from dopa_pipelines.sources.json_lines import JsonLinesReader
     from dopa_pipelines.sources.xlsx import XlsxReader
 
@@ -94,7 +115,9 @@ def open_reader(contract: Contract, path: Path) -> Reader:
         "fixed_width": FixedWidthReader,
         "xlsx": XlsxReader,
         "json_lines": JsonLinesReader,
+        "json": JsonReader,
+        "geojson": GeoJsonReader,
         "json_api": JsonLinesReader,  # fetched into JSON lines first: the delivery is what was fetched
         "sql": JsonLinesReader,
     }
-    return readers[contract.layout.format](contract, path)
+    return readers[contract.layout.format](contract, path, name)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import fastexcel
 import polars as pl
 
-from dopa_pipelines.sources.reader import FLAW, ORIGINAL, ROW, Reader, clean_title
+from dopa_pipelines.sources.batch import FLAW, ORIGINAL, ROW
+from dopa_pipelines.sources.reader import Reader, clean_title
 
 HEADER_SEARCH_ROWS = 40
 

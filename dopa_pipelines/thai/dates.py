@@ -10,8 +10,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from dopa_pipelines.thai.numbers import digit_table
 from dopa_pipelines.thai.text import arabic_digits
 
 BUDDHIST_OFFSET = 543
@@ -61,6 +64,16 @@ def parse_dates(text: pl.Series, form: Form, as_of: date) -> pl.DataFrame:
     ``value``: the day, null unless year, month and day are all known and real. ``year`` (common era) and ``month``: what is
     known. ``readable``: the text has the form of a date. ``possible``: such a day, month or year exists.
     """
+    # The registers' own form needs no pattern.
+    if form != "yymm" and (digit := digit_table(text.fill_null("00000000"), 8)) is not None:
+        numbered = _numbered(digit)
+        if not text.null_count():
+            return numbered
+        known = text.is_not_null()
+        return numbered.select(
+            pl.when(known).then(column).otherwise(False if kind == pl.Boolean else None).alias(column)
+            for column, kind in SCHEMA.items()
+        )
     # A column of dates repeats itself: its distinct values are parsed, not its rows.
     name = text.name
     distinct = text.unique().drop_nulls().alias(name)
@@ -71,6 +84,23 @@ def parse_dates(text: pl.Series, form: Form, as_of: date) -> pl.DataFrame:
         .select(*(pl.col(column).cast(kind) for column, kind in SCHEMA.items()))
         .with_columns(pl.col("readable", "possible").fill_null(False))
     )
+
+
+def _numbered(digits: NDArray[np.uint8]) -> pl.DataFrame:
+    """Dates of eight digits: year, month, day."""
+    digit = digits.astype(np.int32)
+    year = digit[0] * 1000 + digit[1] * 100 + digit[2] * 10 + digit[3]
+    month, day = digit[4] * 10 + digit[5], digit[6] * 10 + digit[7]
+    frame = pl.DataFrame({"era_year": year, "month": month, "day": day})
+    judged = _judge(
+        frame.select(
+            "era_year",
+            pl.when(pl.col("month") > 0).then("month").alias("month"),
+            pl.when(pl.col("day") > 0).then("day").alias("day"),
+            readable=pl.lit(True),
+        )
+    )
+    return judged.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items())
 
 
 def _month_numbers(text: pl.Expr) -> pl.Expr:
@@ -95,12 +125,18 @@ def _parse(frame: pl.DataFrame, form: Form, as_of: date) -> pl.DataFrame:
     latest = as_of.year + 10 + BUDDHIST_OFFSET
     short = pl.when(written + 2500 > latest).then(written + 2400).otherwise(written + 2500)
     month, day = (pl.col(part).cast(pl.Int32, strict=False) for part in ("m", "d"))
-    frame = frame.select(
-        era_year=pl.when(pl.col("y").str.len_bytes() == 2).then(short).otherwise(written),
-        month=pl.when(month > 0).then(month),
-        day=pl.lit(1, pl.Int32) if form == "yymm" else pl.when(day > 0).then(day),
-        readable=written.is_not_null(),
+    return _judge(
+        frame.select(
+            era_year=pl.when(pl.col("y").str.len_bytes() == 2).then(short).otherwise(written),
+            month=pl.when(month > 0).then(month),
+            day=pl.lit(1, pl.Int32) if form == "yymm" else pl.when(day > 0).then(day),
+            readable=written.is_not_null(),
+        )
     )
+
+
+def _judge(frame: pl.DataFrame) -> pl.DataFrame:
+    """Days of the common era from ``era_year``, ``month``, ``day`` (null: unknown) and ``readable``."""
     buddhist = pl.col("era_year") >= FIRST_BUDDHIST_YEAR
     early = (pl.col("month") <= 3).fill_null(False)
     frame = frame.with_columns(

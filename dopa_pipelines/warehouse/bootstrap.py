@@ -129,6 +129,8 @@ def external_layout(folder: Path, url: str) -> Layout | None:
     decided = state.read_secrets(folder).get("external", {}).get(_key(given))
     if decided is None or decided.get("seal") != _seal(url, decided.get("salt", "")):
         return None  # a changed password must not go unnoticed because the roles still have theirs
+    if decided["roles"] and not set(_external_names(given).values()) <= set(decided["passwords"]):
+        return None  # decided before there was one of the roles
     return _external(given, decided)
 
 
@@ -400,6 +402,7 @@ def _grant_database(admin: _Connection, name: str, names: Mapping[Role, str]) ->
         (Role.TRANSFORMER, sql.SQL("create, connect, temporary")),
         (Role.DAGSTER, sql.SQL("connect")),
         (Role.READER, sql.SQL("connect, temporary")),
+        (Role.CUSTODIAN, sql.SQL("connect")),
     ):
         if role is Role.DAGSTER and admin.info.dbname != name:
             continue  # the embedded server: its database is another

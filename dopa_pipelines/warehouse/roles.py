@@ -18,6 +18,8 @@ class Role(StrEnum):
     """Owns ``raw`` and ``quarantine``, writes ``ops``: deliveries."""
     TRANSFORMER = "dopa_transformer"
     """dbt: reads ``raw``, owns ``staging``, ``marts``, ``open_data`` and engineers' own schemas."""
+    CUSTODIAN = "dopa_custodian"
+    """Reads ``quarantine``, where personal data lies in the clear, and writes down who looked; nothing else."""
     DAGSTER = "dopa_dagster"
     """Owns Dagster's storage and sees nothing of the warehouse."""
     READER = "dopa_reader"

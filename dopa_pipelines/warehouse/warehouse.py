@@ -5,6 +5,7 @@ server.
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,6 +48,7 @@ class Warehouse:
         cluster: str,
         namespace: str,
         revision: str | None,
+        state: Path,
         url: str | None = None,
     ) -> None:
         self.layout = layout
@@ -54,7 +56,18 @@ class Warehouse:
         self.cluster = cluster
         self.namespace = namespace
         self.revision = revision
+        self.state = state
         self._url = url
+
+    @property
+    def archive(self) -> Path:
+        """Where deliveries are kept as they came."""
+        return self.state / "archive"
+
+    @property
+    def scratch(self) -> Path:
+        """Where deliveries are unpacked while they are read."""
+        return self.state / "scratch"
 
     def __enter__(self) -> Self:
         return self
@@ -143,38 +156,41 @@ def _open_embedded(server: EmbeddedServer, migrate: bool) -> Warehouse:
     layout = bootstrap.embedded_layout(server, passwords)
     if server.watched() and server.answers():
         try:
-            return _finish(layout, server, migrate)
+            return _finish(layout, server, migrate, server.state)
         except CannotConnectError:
             pass  # started, but its roles or databases are still being made, or its maker was killed
     server.start(passwords[SUPERUSER])
     bootstrap.provision_embedded(server, passwords)
-    return _finish(bootstrap.embedded_layout(server, passwords), server, migrate)
+    return _finish(bootstrap.embedded_layout(server, passwords), server, migrate, server.state)
 
 
 def _open_external(settings: Settings, url: str, migrate: bool) -> Warehouse:
     layout = bootstrap.external_layout(settings.state, url)
     if layout is not None:
         try:
-            return _finish(layout, None, migrate, url)
+            return _finish(layout, None, migrate, settings.state, url)
         except CannotConnectError as error:
             # Roles or databases may have been dropped, or passwords changed, by someone else.
             if error.why not in ("password", "role", "database", "access"):
                 raise
-    return _finish(bootstrap.provision_external(settings.state, url), None, migrate, url)
+    return _finish(bootstrap.provision_external(settings.state, url), None, migrate, settings.state, url)
 
 
-def _finish(layout: Layout, server: EmbeddedServer | None, upgrade: bool, url: str | None = None) -> Warehouse:
+def _finish(layout: Layout, server: EmbeddedServer | None, upgrade: bool, state: Path, url: str | None = None) -> Warehouse:
     """Look at what is there, migrate if need be."""
     cluster, namespace, revision = _look(layout)
     where = places.describe(layout.places[Role.OWNER])
     if revision is not None:
         migrate.require_known(revision, where)
     if upgrade and revision != migrate.head():
+        if server is not None:
+            # A later version may have roles that a server already running was not given.
+            bootstrap.provision_embedded(server, bootstrap.embedded_secrets(server.state))
         migrate.upgrade(layout, _namespace(layout, server))
         cluster, namespace, revision = _look(layout)
     if cluster is None:
         raise UserError(f"The warehouse {where} has no tables of the platform yet; run `dopa run` once, which makes them.")
-    return Warehouse(layout, server, cluster, namespace or "", revision, url)
+    return Warehouse(layout, server, cluster, namespace or "", revision, state, url)
 
 
 def _look(layout: Layout) -> tuple[str | None, str | None, str | None]:

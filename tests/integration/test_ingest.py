@@ -6,17 +6,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from dopa_pipelines.contracts import Contract, load_contracts
+from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.ingest import Delivery, arrivals, ingest
-from dopa_pipelines.ingest.inspect import MASK, check_table_rule, rejected_rows, table_facts
+from dopa_pipelines.ingest import arrivals, ingest
+from dopa_pipelines.ingest.inspect import check_table_rule, table_facts
+from dopa_pipelines.ingest.quarantine import MASK, rejected_rows
 from dopa_pipelines.warehouse import Role, Warehouse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,34 +30,6 @@ MONTHLY = [
     {"name": "province", "required": True, "primaryKey": True, "primaryKeyPosition": 2},
     {"name": "v", "logicalType": "integer"},
 ]
-
-
-class Table:
-    """A dataset of one test: writes deliveries, brings them in, looks at the table."""
-
-    def __init__(self, warehouse: Warehouse, contract: Contract, folder: Path) -> None:
-        self.warehouse, self.contract, self.folder = warehouse, contract, folder
-
-    def deliver(self, text: str, name: str = "delivery.csv", **options: Any) -> Delivery:
-        path = self.folder / name
-        path.write_text(text, "utf-8")
-        return ingest(self.warehouse, self.contract, path, **options)
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with self.warehouse.connect() as connection:
-            return connection.execute(statement.format(t=self.contract.table, d=self.contract.dataset).encode()).fetchall()
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        names = ", ".join(name for name, _ in self.contract.table_columns)
-        return self.query(f"select {names} from {{t}} order by {names}")
-
-
-@pytest.fixture
-def table(warehouse: Warehouse, make_contract: Any, tmp_path: Path) -> Callable[..., Table]:
-    def make(dataset: str, columns: list[dict[str, Any]], **contract: Any) -> Table:
-        return Table(warehouse, make_contract(dataset, columns, **contract), tmp_path)
-
-    return make
 
 
 def test_replace(table: Any) -> None:

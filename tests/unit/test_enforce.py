@@ -1,5 +1,6 @@
 """Each reason code on the smallest contract that can give it, and what passes."""
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ def enforce(make_contract: Any, tmp_path: Path, columns: list[dict[str, Any]], t
 
 
 def reasons(found: Enforced) -> dict[int, list[tuple[str, str | None]]]:
-    return {row["_row"]: [(reason["code"], reason["column"]) for reason in row["reasons"]] for row in found.rejected.to_dicts()}
+    return {
+        row["_row"]: [(reason["code"], reason["column"]) for reason in json.loads(row["reasons"])]
+        for row in found.rejected.to_dicts()
+    }
 
 
 DATE = {"name": "a", "logicalType": "date", "logicalTypeOptions": {"minimum": "1900-01-01", "maximum": "delivery"}}

@@ -1,0 +1,419 @@
+"""The transaction of one delivery: its record, its rows on their way into the table, what they replace, their lineage.
+
+What is done in which order is :mod:`dopa_pipelines.ingest.deliver`'s for a delivery and
+:mod:`dopa_pipelines.ingest.replay`'s for rejected rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from dopa_pipelines.contracts import Contract
+from dopa_pipelines.errors import Rejected
+from dopa_pipelines.ingest.archive import Deposit
+from dopa_pipelines.ingest.encode import Encoder, csv_of
+from dopa_pipelines.ingest.enforce import Plan
+from dopa_pipelines.ingest.settle import Reasons, settle_duplicates, settle_references
+from dopa_pipelines.ingest.stream import Clock, Source, Stream, look_up
+from dopa_pipelines.ingest.tables import Changes, create_rows, ensure_tables, index_key, put_rows
+from dopa_pipelines.sources.batch import ORIGINAL, ROW
+from dopa_pipelines.warehouse import Role, Warehouse
+
+Connection = psycopg.Connection[Any]
+Progress = Callable[[int], None]
+
+SMALL_DELIVERY = 20
+"""Below so many rejected rows, or rows of the scope, percentages say little: no delivery is refused for them."""
+
+
+@dataclass
+class Delivery:
+    """What became of one delivery. ``seconds`` are by step; ``reasons`` counts rejected rows by code."""
+
+    dataset: str
+    file: str
+    sha256: str
+    status: Literal["loaded", "unchanged", "rejected"]
+    delivery: int | None = None
+    rows_read: int = 0
+    rows_loaded: int = 0
+    rows_quarantined: int = 0
+    rows_layout: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    problem: str | None = None
+    write: int | None = None
+    run_id: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def take_turn(connection: Connection, contract: Contract) -> None:
+    """Two deliveries of one dataset queue; the lock goes with the transaction, so also with a killed process."""
+    connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"ingest:{contract.dataset}",))
+
+
+class Load:
+    """The transaction of one delivery. ``size``: its bytes."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        connection: Connection,
+        contract: Contract,
+        delivery: Delivery,
+        size: int,
+        clock: Clock,
+        progress: Progress | None = None,
+    ) -> None:
+        self.warehouse = warehouse
+        self.connection = connection
+        self.contract = contract
+        self.delivery = delivery
+        self.size = size
+        self.clock = clock
+        self.progress = progress
+        self.table = sql.Identifier("raw", contract.dataset)
+        self.encoder = Encoder(contract)
+        self.incoming: sql.Identifier = sql.Identifier("incoming")
+        self.direct = False
+        self.stored = 0
+        self.reasons: Counter[str] = Counter()
+        self.scope: list[dict[str, Any]] = []
+
+    def run(self, source: Source, deposit: Deposit, as_of: date, parent_run_id: str | None, accept_shrink: bool) -> None:
+        contract, delivery = self.contract, self.delivery
+        changes = self.begin(as_of)
+        self.direct = changes.created or contract.load.mode == "replace"
+        self._make_incoming()
+        self._copy(source, Plan(contract, as_of, contract.period_of(delivery.file)))
+        # From here on the server works alone; hashing and compressing the file use the time.
+        deposit.start()
+        with self.clock.step("settle"):
+            self._settle(source)
+        delivery.reasons = dict(sorted(self.reasons.items()))
+        self._refuse_what_is_too_bad()
+        with self.clock.step("write"):
+            self._replace(accept_shrink)
+        delivery.sha256 = deposit.wait()
+        delivery.write = self.record_write(parent_run_id)
+
+    def begin(self, as_of: date) -> Changes:
+        """Make or migrate the tables and enter the delivery."""
+        changes = ensure_tables(self.connection, self.contract, self._drop_views)
+        if changes.words:
+            self._record_migration(changes.words)
+            self.delivery.notes["table_changed"] = changes.words
+        contract, delivery = self.contract, self.delivery
+        row = self.connection.execute(
+            """
+            insert into ops.delivery (
+                dataset, bureau, file, sha256, bytes, contract_version, contract_checksum, run_id, as_of, status, in_force,
+                rows_read, rows_loaded, rows_quarantined
+            ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'loaded', true, 0, 0, 0) returning id
+            """,
+            (
+                contract.dataset, contract.bureau, delivery.file, delivery.sha256, self.size, contract.version,
+                contract.checksum, delivery.run_id, as_of,
+            ),
+        ).fetchone()  # fmt: skip
+        assert row is not None
+        delivery.delivery = int(row[0])
+        keep_contract(self.connection, contract)
+        return changes
+
+    def _drop_views(self, views: list[str]) -> None:
+        """Take down dbt's views as dbt's role: the loader owns none of them."""
+        with self.warehouse.connect(Role.TRANSFORMER) as connection:
+            for view in views:
+                connection.execute(sql.SQL("drop view if exists {} cascade").format(sql.SQL(view)))
+        self.delivery.notes["views_dropped"] = views
+
+    def _make_incoming(self) -> None:
+        """The table that takes the delivery's rows."""
+        if not self.direct:
+            self.connection.execute(sql.SQL("create temporary table incoming (like {}) on commit drop").format(self.table))
+            self.connection.execute("alter table incoming drop column _delivery_id")
+            return
+        self.incoming = self.table
+        if self.contract.load.mode == "replace":
+            self.incoming = create_rows(self.connection, self.contract, self.delivery.delivery or 0)
+        # A constant default costs nothing; a column sent with every row would.
+        self._default_delivery(sql.SQL("set default {}").format(sql.Literal(self.delivery.delivery)))
+
+    def _default_delivery(self, change: sql.Composable) -> None:
+        self.connection.execute(sql.SQL("alter table {} alter column _delivery_id {}").format(self.incoming, change))
+
+    def _copy(self, source: Source, plan: Plan) -> None:
+        delivery = self.delivery
+        statement = self.encoder.statement(self.incoming, frozen=self.direct)
+        notes: Counter[str] = Counter()
+        with Stream(source, plan, self.encoder, self.clock) as stream:
+            for piece in stream:
+                delivery.rows_read += piece.height
+                delivery.rows_loaded += piece.accepted
+                notes.update(piece.enforced.notes)
+                with self.clock.step("copy"):
+                    if piece.data:
+                        cursor = self.connection.cursor()
+                        with cursor.copy(statement) as copy:
+                            for data in piece.data:
+                                copy.write(data)
+                        self.stored += cursor.rowcount
+                    if piece.enforced.rejected.height:
+                        self._quarantine(piece.enforced.rejected, piece.file, piece.offset)
+                        self.reasons.update(piece.enforced.codes)
+                if self.progress:
+                    self.progress(delivery.rows_read)
+        delivery.rows_layout = source.layout_rows
+        delivery.notes |= dict(notes)
+        if source.unknown_titles:
+            delivery.notes["unknown_columns"] = list(source.unknown_titles)
+
+    def _quarantine(self, rejected: pl.DataFrame, file: str, offset: int) -> None:
+        statement = sql.SQL("copy {} (delivery_id, file, row, original, reasons, fields) from stdin (format csv)").format(
+            sql.Identifier("quarantine", self.contract.dataset)
+        )
+        rows = rejected.select(
+            pl.lit(self.delivery.delivery, pl.Int64).alias("delivery_id"),
+            pl.lit(file).alias("file"),
+            pl.col(ROW) - offset,
+            pl.col(ORIGINAL, "reasons", "fields"),
+        )
+        with self.connection.cursor().copy(statement) as copy:
+            copy.write(csv_of(rows))
+        self.delivery.rows_quarantined += rejected.height
+
+    def _settle(self, source: Source) -> None:
+        late, unchecked = settle_references(self.connection, self.contract, self.incoming)
+        if self.direct:
+            self._default_delivery(sql.SQL("drop default"))
+            try:
+                with self.connection.transaction():
+                    index_key(self.connection, self.contract, self.incoming)
+            except psycopg.errors.UniqueViolation:
+                late |= settle_duplicates(self.connection, self.contract, self.incoming)
+                index_key(self.connection, self.contract, self.incoming)
+        else:
+            late |= settle_duplicates(self.connection, self.contract, self.incoming)
+        if late:
+            self._quarantine_late(source, late)
+        if unchecked:
+            self.delivery.notes["references_not_checked"] = unchecked
+
+    def _quarantine_late(self, source: Source, late: Reasons) -> None:
+        """Rows that only the database could judge: their text is read from the delivery once more."""
+        self.delivery.rows_loaded -= len(late)
+        self.stored -= len(late)
+        for reasons in late.values():
+            self.reasons.update({str(reason["code"]) for reason in reasons})
+        for file, offset, rows in look_up(source, list(late)):
+            texts = [json.dumps(late[row], ensure_ascii=False) for row in rows[ROW]]
+            self._quarantine(rows.with_columns(pl.Series("reasons", texts, dtype=pl.String)), file, offset)
+
+    def _refuse_what_is_too_bad(self) -> None:
+        contract, delivery = self.contract, self.delivery
+        if delivery.rows_read == 0:
+            raise Rejected(f"{self.delivery.file}: holds no rows of {contract.dataset}; the table stays as it is")
+        share = 100 * delivery.rows_quarantined / delivery.rows_read
+        limit = contract.load.max_rejected_percent
+        if share > limit and (delivery.rows_quarantined > SMALL_DELIVERY or delivery.rows_loaded == 0):
+            worst = ", ".join(f"{code} {count:,}" for code, count in self.reasons.most_common(3))
+            raise Rejected(
+                f"{self.delivery.file}: {delivery.rows_quarantined:,} of {delivery.rows_read:,} rows ({share:.1f} %) break the"
+                f" contract of {contract.dataset}, more than the {limit:g} % it allows ({worst}); ask the bureau for a corrected"
+                " delivery"
+            )
+        if delivery.rows_loaded == 0:
+            raise Rejected(f"{self.delivery.file}: no row keeps the contract of {contract.dataset}; the table stays as it is")
+
+    def _replace(self, accept_shrink: bool) -> None:
+        load = self.contract.load
+        if load.mode == "replace":
+            self._replace_all(accept_shrink)
+            return
+        if self.direct:
+            return
+        if load.mode == "replace_scope":
+            self._replace_scope(accept_shrink)
+        else:
+            self._replace_keys()
+        self.insert()
+
+    def insert(self) -> None:
+        """Move the rows of ``incoming`` into the table."""
+        columns = sql.SQL(", ").join(map(sql.Identifier, self.encoder.columns))
+        self.connection.execute(
+            sql.SQL("insert into {} ({}, _delivery_id) select {}, {} from incoming order by _row").format(
+                self.table, columns, columns, sql.Literal(self.delivery.delivery)
+            )
+        )
+
+    def _replace_all(self, accept_shrink: bool) -> None:
+        """The delivery's rows take the place of all there were: readers see the old ones until the commit."""
+        held = self.connection.execute(
+            "select coalesce(sum(rows_held), 0)::bigint from ops.delivery where dataset = %s", (self.contract.dataset,)
+        ).fetchone()
+        self._refuse_shrinking(int(held[0]) if held else 0, accept_shrink)
+        put_rows(self.connection, self.contract, self.incoming)
+        self.connection.execute(
+            "update ops.delivery set in_force = false, rows_held = 0"
+            " where dataset = %s and id <> %s and (in_force or rows_held <> 0)",
+            (self.contract.dataset, self.delivery.delivery),
+        )
+
+    def _replace_scope(self, accept_shrink: bool) -> None:
+        parts = [
+            sql.SQL("{}").format(sql.Identifier(part.column))
+            if part.granularity == "value"
+            else sql.SQL("date_trunc({}, {})::date").format(sql.Literal(part.granularity), sql.Identifier(part.column))
+            for part in self.contract.load.scope
+        ]
+        both = sql.SQL(", ").join(parts)
+        found = self.connection.execute(sql.SQL("select distinct {} from incoming order by {}").format(both, both))
+        names = [part.column for part in self.contract.load.scope]
+        self.scope = [dict(zip(names, (str(value) for value in row), strict=True)) for row in found]
+        named = [sql.Identifier(f"s{number}") for number in range(len(parts))]
+        self.connection.execute(
+            sql.SQL("create temporary table scope on commit drop as select distinct {} from incoming").format(
+                sql.SQL(", ").join(sql.SQL("{} as {}").format(part, name) for part, name in zip(parts, named, strict=True))
+            )
+        )
+        inside = sql.SQL("exists (select from scope where {})").format(
+            sql.SQL(" and ").join(
+                sql.SQL("{} is not distinct from {}").format(part, name) for part, name in zip(parts, named, strict=True)
+            )
+        )
+        before = self.connection.execute(sql.SQL("select count(*) from {} where {}").format(self.table, inside)).fetchone()
+        self._refuse_shrinking(int(before[0]) if before else 0, accept_shrink)
+        self._take_out(sql.SQL("delete from {} where {} returning _delivery_id").format(self.table, inside))
+
+    def _replace_keys(self) -> None:
+        same = sql.SQL(" and ").join(
+            sql.SQL("i.{} is not distinct from t.{}").format(sql.Identifier(name), sql.Identifier(name))
+            for name in self.contract.key
+        )
+        self._take_out(sql.SQL("delete from {} t using incoming i where {} returning t._delivery_id").format(self.table, same))
+
+    def _take_out(self, deletion: sql.Composable) -> None:
+        """Delete rows of earlier deliveries. What lost rows is in force no more: its content would change the table again."""
+        self.connection.execute(
+            sql.SQL(
+                """
+                with gone as ({}), lost as (select _delivery_id as id, count(*) as rows from gone group by 1)
+                update ops.delivery d
+                set in_force = false, rows_held = d.rows_held - lost.rows
+                from lost
+                where d.id = lost.id
+                """
+            ).format(deletion)
+        )
+
+    def _refuse_shrinking(self, count: int, accept: bool) -> None:
+        floor = count * (1 - self.contract.load.max_shrink_percent / 100)
+        if not accept and count > SMALL_DELIVERY and self.delivery.rows_loaded < floor:
+            raise Rejected(
+                f"{self.delivery.file}: would leave {self.delivery.rows_loaded:,} rows where {self.contract.table} has {count:,},"
+                f" a loss of more than {self.contract.load.max_shrink_percent:g} %; if that is right, ingest it with"
+                " --accept-shrink"
+            )
+
+    def _record_migration(self, changes: list[str]) -> None:
+        self.connection.execute(
+            "select lineage.record_write(p_kind => 'migration', p_target => %s, p_run_id => %s, p_code => %s,"
+            " p_version => %s, p_detail => %s)",
+            (
+                self.contract.table,
+                self.delivery.run_id,
+                json.dumps({"checksum": self.contract.checksum, "path": self.contract.path.name}),
+                self.contract.version,
+                json.dumps({"changes": changes}, ensure_ascii=False),
+            ),
+        )
+
+    def record_write(self, parent_run_id: str | None) -> int:
+        contract, delivery = self.contract, self.delivery
+        namespace, name = contract.feed
+        unchecked = delivery.notes.get("references_not_checked", [])
+        inputs: list[dict[str, Any]] = [{"namespace": namespace, "name": name, "write": None}]
+        skipped = {item.split(" → ")[1].split(".")[0] for item in unchecked}
+        inputs += [{"name": f"raw.{other}"} for other in contract.references if other not in skipped | {contract.dataset}]
+        row = self.connection.execute(
+            "select lineage.record_write(p_kind => 'load', p_target => %s, p_run_id => %s, p_parent_run_id => %s,"
+            " p_code => %s, p_version => %s, p_inputs => %s, p_rows_in => %s, p_rows_out => %s, p_detail => %s)",
+            (
+                contract.table,
+                delivery.run_id,
+                parent_run_id,
+                json.dumps({"checksum": contract.checksum, "path": _relative(contract.path)}),
+                contract.version,
+                json.dumps(inputs, ensure_ascii=False),
+                delivery.rows_read,
+                delivery.rows_loaded,
+                json.dumps(
+                    {
+                        "delivery": delivery.delivery,
+                        "file": self.delivery.file,
+                        "sha256": delivery.sha256,
+                        "rows_quarantined": delivery.rows_quarantined,
+                    },
+                    ensure_ascii=False,
+                ),
+            ),
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def record(self, seconds: dict[str, float]) -> None:
+        """Write the counts; the table's constraint refuses them unless read = loaded + quarantined."""
+        delivery = self.delivery
+        # What COPY says it stored is the server's own count; rows that went another way are counted where they are now.
+        loaded = sql.SQL("(select count(*) from {} where _delivery_id = {})").format(self.table, sql.Literal(delivery.delivery))
+        if self.direct:
+            loaded = sql.Composed([sql.Literal(self.stored)])
+        self.connection.execute(
+            sql.SQL(
+                """
+                update ops.delivery
+                set sha256 = %s, rows_read = %s, rows_loaded = {},
+                    rows_quarantined = (select count(*) from {} where delivery_id = %s),
+                    rows_held = %s, rows_layout = %s, reasons = %s, scope = %s, notes = %s, seconds = %s
+                where id = %s
+                """
+            ).format(loaded, sql.Identifier("quarantine", self.contract.dataset)),
+            (
+                delivery.sha256, delivery.rows_read, delivery.delivery, delivery.rows_loaded, delivery.rows_layout,
+                json.dumps(delivery.reasons), json.dumps(self.scope), json.dumps(delivery.notes, ensure_ascii=False),
+                json.dumps(seconds), delivery.delivery,
+            ),
+        )  # fmt: skip
+        self.connection.execute(
+            "insert into ops.archived (sha256, bytes) values (%s, %s)"
+            " on conflict (sha256) do update set destroyed_at = null, destroyed_by = null, why = null",
+            (delivery.sha256, self.size),
+        )
+
+
+def keep_contract(connection: Connection, contract: Contract) -> None:
+    """Keep the contract's text, so that what was loaded under it can be loaded again."""
+    connection.execute(
+        "insert into ops.contract (checksum, dataset, version, document) values (%s, %s, %s, %s) on conflict do nothing",
+        (contract.checksum, contract.dataset, contract.version, contract.path.read_text("utf-8")),
+    )
+
+
+def _relative(path: Path) -> str:
+    """A contract's path as it is recorded: from the folder of its bureau, never a machine's own."""
+    return "/".join(path.parts[-2:])
