@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from dopa_pipelines.cli import checking, ingesting, modelling, publishing, quarantining, running, standing, tracing
+from dopa_pipelines.cli import checking, ingesting, modelling, publishing, quarantining, rebuilding, running, standing, tracing
 from dopa_pipelines.cli.console import fail
 from dopa_pipelines.errors import UserError
 
@@ -30,6 +30,7 @@ modelling.add_to(app)
 publishing.add_to(app)
 checking.add_to(app)
 quarantining.add_to(app)
+rebuilding.add_to(app)
 
 
 def main() -> None:

@@ -1,0 +1,364 @@
+"""A dataset's table made again from the archive, and the proof that it is the same.
+
+The deliveries that the table is made of are read from the archive under the contracts they were loaded with, in their order, as
+of their days. What only other tables could decide then (references) is taken from the quarantine, where it was written down:
+those tables have changed since. Everything happens in one transaction, in a table beside the dataset's own.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dopa_pipelines.contracts import Contract, read_contract
+from dopa_pipelines.documents import DocumentError
+from dopa_pipelines.errors import UserError
+from dopa_pipelines.ingest.archive import place_of, restored
+from dopa_pipelines.ingest.encode import Encoder
+from dopa_pipelines.ingest.enforce import Plan
+from dopa_pipelines.ingest.load import take_turn
+from dopa_pipelines.ingest.replay import batches_of
+from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
+from dopa_pipelines.ingest.tables import ensure_tables, type_sql
+from dopa_pipelines.sources.containers import unpacked
+from dopa_pipelines.warehouse import Role, Warehouse
+
+Connection = psycopg.Connection[Any]
+TABLE = "rebuilt"
+
+
+@dataclass
+class Rebuild:
+    """``missing``: rows that the archive gives and the table lacks; ``extra``: rows of the table that the archive does not give.
+
+    ``destroyed``: deliveries whose rows cannot be given any more, since retention has destroyed them; their rows are in neither
+    count. ``applied``: the table was replaced by what the archive gives.
+    """
+
+    dataset: str
+    rows: int = 0
+    missing: int = 0
+    extra: int = 0
+    deliveries: list[int] = field(default_factory=list)
+    destroyed: list[dict[str, Any]] = field(default_factory=list)
+    applied: bool = False
+    seconds: float = 0.0
+
+    @property
+    def equal(self) -> bool:
+        return not self.missing and not self.extra
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"equal": self.equal}
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A delivery as it was recorded."""
+
+    id: int
+    file: str
+    sha256: str
+    as_of: Any
+    contract_checksum: str
+    replayed: bool
+
+
+def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) -> Rebuild:
+    """Rebuild ``raw.<dataset>`` beside itself and compare. With ``apply``, put what was rebuilt in its place where they differ.
+
+    Reading the archive is logged. Raises UserError where a delivery is in neither the archive nor the list of what was destroyed,
+    or a contract is no more known.
+    """
+    clock = Clock()
+    result = Rebuild(contract.dataset)
+    with warehouse.connect(Role.LOADER) as connection:
+        _log(connection, contract)
+        take_turn(connection, contract)
+        ensure_tables(connection, contract, lambda views: None)
+        work = _Rebuild(warehouse, connection, contract, result)
+        work.run()
+        if apply and not result.equal:
+            work.apply()
+            connection.commit()
+        else:
+            connection.rollback()
+    result.seconds = round(clock.rounded()["total"], 3)
+    return result
+
+
+def _log(connection: Connection, contract: Contract) -> None:
+    connection.execute(
+        "insert into ops.access_log (who, action, subject, detail) values (%s, 'archive read', %s, %s)",
+        (getpass.getuser(), f"raw.{contract.dataset}", json.dumps({"for": "rebuild"})),
+    )
+    connection.commit()
+
+
+class _Rebuild:
+    def __init__(self, warehouse: Warehouse, connection: Connection, contract: Contract, result: Rebuild) -> None:
+        self.warehouse = warehouse
+        self.connection = connection
+        self.contract = contract
+        self.result = result
+        self.table = sql.Identifier("raw", contract.dataset)
+        self.columns = [name for name, _ in contract.table_columns]
+
+    def run(self) -> None:
+        self.connection.execute(
+            sql.SQL("create temporary table {} (like {}) on commit drop").format(sql.Identifier(TABLE), self.table)
+        )
+        for recorded in self._deliveries():
+            if not recorded.replayed and not place_of(self.warehouse.archive, recorded.sha256).is_file():
+                self._note_destroyed(recorded)
+                continue
+            self._load(recorded)
+            self.result.deliveries.append(recorded.id)
+        self._compare()
+
+    def _deliveries(self) -> list[_Recorded]:
+        """Deliveries of which the table holds rows; what later ones replaced wholly has left no trace in it."""
+        rows = self.connection.execute(
+            """
+            select id, file, sha256, coalesce(as_of, received_at::date), contract_checksum, replayed
+            from ops.delivery
+            where dataset = %s and status = 'loaded' and rows_held > 0
+            order by id
+            """,
+            (self.contract.dataset,),
+        )
+        return [_Recorded(*row) for row in rows]
+
+    def _note_destroyed(self, recorded: _Recorded) -> None:
+        row = self.connection.execute(
+            "select destroyed_at::text, destroyed_by, why from ops.archived where sha256 = %s and destroyed_at is not null",
+            (recorded.sha256,),
+        ).fetchone()
+        if row is None:
+            raise UserError(
+                f"{self.contract.dataset}: delivery {recorded.id} ({recorded.file}) is not in the archive and no retention"
+                f" destroyed it; restore {place_of(Path('archive'), recorded.sha256)} from a backup"
+            )
+        self.result.destroyed.append(
+            {"delivery": recorded.id, "file": recorded.file, "destroyed_at": row[0], "destroyed_by": row[1], "why": row[2]}
+        )
+
+    def _load(self, recorded: _Recorded) -> None:
+        contract = self._contract_then(recorded)
+        encoder = Encoder(contract)
+        self.connection.execute("drop table if exists incoming")
+        self.connection.execute(
+            sql.SQL("create temporary table incoming ({}, _row bigint) on commit drop").format(
+                sql.SQL(", ").join(
+                    sql.SQL("{} {}").format(sql.Identifier(name), type_sql(kind)) for name, kind in contract.table_columns
+                )
+            )
+        )
+        statement = encoder.statement(sql.Identifier("incoming"))
+        with self._source(contract, recorded) as source:
+            plan = Plan(contract, recorded.as_of, contract.period_of(recorded.file))
+            with Stream(source, plan, encoder, Clock()) as stream:
+                for piece in stream:
+                    if piece.data:
+                        with self.connection.cursor().copy(statement) as copy:
+                            for data in piece.data:
+                                copy.write(data)
+        if not recorded.replayed:
+            self._drop_rejected(recorded, source)
+        self._replace(contract, recorded)
+
+    def _contract_then(self, recorded: _Recorded) -> Contract:
+        if recorded.contract_checksum == self.contract.checksum:
+            return self.contract
+        row = self.connection.execute(
+            "select document from ops.contract where checksum = %s", (recorded.contract_checksum,)
+        ).fetchone()
+        if row is None:
+            raise UserError(
+                f"{self.contract.dataset}: the contract of delivery {recorded.id} ({recorded.file}) was not recorded: it is"
+                " older than the keeping of contracts; deliver the file once more"
+            )
+        folder = self.warehouse.scratch
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{recorded.contract_checksum}.odcs.yaml"
+        try:
+            path.write_text(row[0], "utf-8")
+            return replace(read_contract(path), path=self.contract.path)
+        except DocumentError as error:
+            raise UserError(
+                f"{self.contract.dataset}: the contract of delivery {recorded.id} cannot be read any more: {error}"
+            ) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _source(self, contract: Contract, recorded: _Recorded) -> Any:
+        if recorded.replayed:
+            return _Replayed(self.connection, contract, recorded.id)
+        return _Archived(self.warehouse, contract, recorded)
+
+    def _drop_rejected(self, recorded: _Recorded, source: _Archived) -> None:
+        """Leave out what was rejected then for what other rows and tables held."""
+        rows = self.connection.execute(
+            sql.SQL(
+                """
+                select file, row from {} q
+                where delivery_id = %s and exists (
+                    select from jsonb_array_elements(q.reasons) as r (reason)
+                    where r.reason ->> 'code' in ('unknown_reference', 'duplicate_key')
+                )
+                """
+            ).format(sql.Identifier("quarantine", self.contract.dataset)),
+            (recorded.id,),
+        ).fetchall()
+        numbers = [row + source.offsets.get(file, 0) for file, row in rows]
+        if numbers:
+            self.connection.execute("delete from incoming where _row = any(%s)", (numbers,))
+
+    def _replace(self, contract: Contract, recorded: _Recorded) -> None:
+        """Put the delivery's rows where the load put them, in the columns of today."""
+        load, rebuilt = contract.load, sql.Identifier(TABLE)
+        renamed = {column.renamed_from: column.name for column in self.contract.columns if column.renamed_from}
+        pairs = [(name, name if name in self.columns else renamed.get(name, name)) for name, _ in contract.table_columns]
+        pairs = [(old, new) for old, new in pairs if new in self.columns]
+        if not recorded.replayed:
+            if load.mode == "replace":
+                self.connection.execute(sql.SQL("delete from {}").format(rebuilt))
+            elif load.mode == "replace_scope":
+                parts = [
+                    sql.SQL("t.{0} is not distinct from i.{0}").format(sql.Identifier(part.column))
+                    if part.granularity == "value"
+                    else sql.SQL("date_trunc({1}, t.{0}) is not distinct from date_trunc({1}, i.{0})").format(
+                        sql.Identifier(part.column), sql.Literal(part.granularity)
+                    )
+                    for part in load.scope
+                ]
+                self._delete_matching(parts)
+            else:
+                new = dict(pairs)
+                self._delete_matching(
+                    [
+                        sql.SQL("t.{} is not distinct from i.{}").format(
+                            sql.Identifier(new.get(name, name)), sql.Identifier(name)
+                        )
+                        for name in contract.key
+                    ]
+                )
+        types = dict(self.contract.table_columns)
+        self.connection.execute(
+            sql.SQL("insert into {} ({}, _delivery_id, _row) select {}, {}, _row from incoming").format(
+                rebuilt,
+                sql.SQL(", ").join(sql.Identifier(new) for _, new in pairs),
+                sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Identifier(old), sql.SQL(types[new])) for old, new in pairs),
+                sql.Literal(recorded.id),
+            )
+        )
+
+    def _delete_matching(self, same: list[sql.Composed]) -> None:
+        self.connection.execute(
+            sql.SQL("delete from {} t where exists (select from incoming i where {})").format(
+                sql.Identifier(TABLE), sql.SQL(" and ").join(same)
+            )
+        )
+
+    def _compare(self) -> None:
+        columns = sql.SQL(", ").join(sql.Identifier(name) for name in [*self.columns, "_delivery_id", "_row"])
+        gone = sql.Literal([item["delivery"] for item in self.result.destroyed])
+        row = self.connection.execute(
+            sql.SQL(
+                """
+                with kept as (select {columns} from {table} where _delivery_id <> all ({gone}::bigint[])),
+                made as (select {columns} from {rebuilt})
+                select
+                    (select count(*) from kept),
+                    (select count(*) from (select * from made except all select * from kept) as missing),
+                    (select count(*) from (select * from kept except all select * from made) as extra)
+                """
+            ).format(columns=columns, table=self.table, rebuilt=sql.Identifier(TABLE), gone=gone)
+        ).fetchone()
+        assert row is not None
+        self.result.rows, self.result.missing, self.result.extra = (int(value) for value in row)
+
+    def apply(self) -> None:
+        """Put the rebuilt rows in the table's place; rows of destroyed deliveries stay as they are."""
+        columns = sql.SQL(", ").join(sql.Identifier(name) for name in [*self.columns, "_delivery_id", "_row"])
+        gone = sql.Literal([item["delivery"] for item in self.result.destroyed])
+        self.connection.execute(sql.SQL("delete from {} where _delivery_id <> all ({}::bigint[])").format(self.table, gone))
+        self.connection.execute(
+            sql.SQL("insert into {} ({}) select {} from {} order by _delivery_id, _row").format(
+                self.table, columns, columns, sql.Identifier(TABLE)
+            )
+        )
+        self.connection.execute(
+            "select lineage.record_write(p_kind => 'load', p_target => %s, p_version => %s, p_code => %s, p_rows_out => %s,"
+            " p_detail => %s)",
+            (
+                self.contract.table,
+                self.contract.version,
+                json.dumps({"checksum": self.contract.checksum}),
+                self.result.rows + self.result.missing - self.result.extra,
+                json.dumps({"rebuild": True, "deliveries": self.result.deliveries}),
+            ),
+        )
+        self.result.applied = True
+
+
+class _Archived:
+    """A delivery from the archive. ``offsets``: what the rows of each of its files are numbered ahead of the file's own."""
+
+    def __init__(self, warehouse: Warehouse, contract: Contract, recorded: _Recorded) -> None:
+        self._contract = contract
+        self._restored = restored(warehouse.archive, recorded.sha256, recorded.file, warehouse.scratch)
+        self._scratch = warehouse.scratch
+        self.layout_rows = 0
+        self.unknown_titles: tuple[str, ...] = ()
+        self.offsets: dict[str, int] = {}
+
+    def __enter__(self) -> _Archived:
+        path = self._restored.__enter__()
+        self._unpacked = unpacked(path, self._scratch)
+        self._files = Files(self._contract, self._unpacked.__enter__())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._unpacked.__exit__(*error)
+        self._restored.__exit__(*error)
+
+    def places(self) -> Iterator[Place]:
+        for place in self._files.places():
+            self.offsets[place.file] = place.offset
+            yield place
+
+
+class _Replayed:
+    """Rows of the quarantine that a replay loaded."""
+
+    def __init__(self, connection: Connection, contract: Contract, delivery: int) -> None:
+        self._connection = connection
+        self._contract = contract
+        self._delivery = delivery
+        self.layout_rows = 0
+        self.unknown_titles: tuple[str, ...] = ()
+
+    def __enter__(self) -> _Replayed:
+        rows = self._connection.execute(
+            sql.SQL("select id, original, coalesce(corrected, fields) from {} where replayed_by = %s order by id").format(
+                sql.Identifier("quarantine", self._contract.dataset)
+            ),
+            (self._delivery,),
+        ).fetchall()
+        self._rows = [{"id": number, "original": original, "fields": fields} for number, original, fields in rows]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def places(self) -> Iterator[Place]:
+        for batch in batches_of(self._contract, self._rows):
+            yield Place(batch, "", 0)
