@@ -40,7 +40,9 @@ lint: $(READY)
 	@$(BIN)/lint-imports
 	@$(BIN)/dopa check
 
+# The peers that we are measured against are in a lock of their own: nothing else needs them.
 bench: $(READY)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bench.lock
 	@$(BIN)/python -m benchmarks
 
 clean:
@@ -50,3 +52,5 @@ clean:
 lock:
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-strip-extras \
 		--extra dev pyproject.toml --output-file requirements.lock
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-strip-extras \
+		--extra dev --extra bench --constraint requirements.lock pyproject.toml --output-file requirements-bench.lock

@@ -17,7 +17,7 @@ from dopa_pipelines.contracts import Contract, read_contract
 from dopa_pipelines.contracts.read import GD_CATALOG_KEYS
 from dopa_pipelines.demo.vocabulary import FEMALE_NAMES, MALE_NAMES, SURNAME_ENDS, SURNAME_STARTS
 
-Form = Literal["csv", "pipe", "fixed"]
+Form = Literal["csv", "pipe", "fixed", "xlsx"]
 SLICE = 500_000
 DEFECTS_PER_THOUSAND = 10
 
@@ -118,14 +118,18 @@ def registry_contract(folder: Path, form: Form = "csv", dataset: str | None = No
             | ({"logicalTypeOptions": {"minimum": "1880-01-01", "maximum": "delivery"}} if dated else {})
             | ({"quality": [rule]} if column in listed else {})
         )  # fmt: skip
-    layout: dict[str, Any] = {} if form == "fixed" else {"delimiter": "," if form == "csv" else "|", "header": form == "csv"}
+    layouts: dict[Form, dict[str, Any]] = {
+        "csv": {"delimiter": ",", "header": True}, "pipe": {"delimiter": "|", "header": False}, "fixed": {"header": False},
+        "xlsx": {},
+    }  # fmt: skip
+    kinds = {"csv": "delimited", "pipe": "delimited", "fixed": "fixed_width", "xlsx": "xlsx"}
     document = {
         "apiVersion": "v3.1.0", "kind": "DataContract", "id": name, "name": name, "version": "1.0.0", "status": "active",
         "domain": "bench", "team": {"name": "b", "members": [{"username": "bench@dopa.example", "role": "technical_steward"}]},
         "servers": [
             {
-                "server": "s", "type": "local", "path": "bench/*", "format": "fixed_width" if form == "fixed" else "delimited",
-                "encoding": "cp874", "customProperties": _custom(layout or {"header": False}),
+                "server": "s", "type": "local", "path": "bench/*", "format": kinds[form], "encoding": "cp874",
+                "customProperties": _custom(layouts[form]),
             }
         ],
         "schema": [{"name": name, "properties": properties}],
