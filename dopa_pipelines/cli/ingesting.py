@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,12 @@ def ingest_command(
         bool,
         typer.Option("--accept-shrink", help="Load a delivery that leaves far fewer rows than there are"),
     ] = False,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], help="Day of the delivery, such as 2026-11-01: its dates may not lie after it (default today)"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
 ) -> None:
     """Bring a delivery into the warehouse. Exit code 3: it was rejected and nothing of it was loaded."""
@@ -95,7 +102,8 @@ def ingest_command(
                 def progress(rows: int, name: str = file.name) -> None:
                     status.update(f"{name}: {rows:,} rows")
 
-                deliveries.append(ingest(warehouse, contract, file, accept_shrink=accept_shrink, progress=progress))
+                day = as_of.date() if as_of else None
+                deliveries.append(ingest(warehouse, contract, file, as_of=day, accept_shrink=accept_shrink, progress=progress))
         with warehouse.connect() as connection:
             record_events(connection, owners=owners_of([contract]))
             connection.commit()

@@ -48,6 +48,17 @@ def _table(contract: Contract) -> dict[str, Any]:
         },
         {"name": "_row", "description": "Row of the delivery, counted from 1", "data_type": "bigint"},
     ]
+    if contract.has_history:
+        columns += [
+            {"name": "_valid_from", "description": "First day that the row held", "data_type": "date"},
+            {"name": "_valid_to", "description": "First day that it held no more; null: it still holds", "data_type": "date"},
+            {"name": "_recorded_by", "description": "Delivery that recorded the row (ops.delivery)", "data_type": "bigint"},
+            {
+                "name": "_superseded_by",
+                "description": "Delivery that knew better; null: the row is believed now",
+                "data_type": "bigint",
+            },
+        ]
     return {
         "name": contract.dataset,
         "description": f"{contract.description} / {contract.title_th}",

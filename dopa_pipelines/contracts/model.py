@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 Classification = Literal["open", "internal", "personal", "confidential", "secret"]
 PdpaRole = Literal["direct_identifier", "quasi_identifier", "sensitive", "none"]
-LoadMode = Literal["replace", "append", "replace_scope"]
+LoadMode = Literal["replace", "append", "replace_scope", "history"]
 Keep = Literal["first", "last", "none"]
 FileFormat = Literal["delimited", "fixed_width", "xlsx", "json_lines", "json", "geojson", "json_api", "sql"]
 Severity = Literal["error", "warning"]
@@ -291,6 +291,11 @@ class Contract:
         return len(self.layout.unpivot.rows) if self.layout.unpivot else 1
 
     @property
+    def has_history(self) -> bool:
+        """Whether its table says since when and until when a row held; a delivery is a snapshot."""
+        return self.load.mode == "history"
+
+    @property
     def table(self) -> str:
         return f"raw.{self.dataset}"
 
@@ -343,3 +348,14 @@ class Contract:
             year += 2500
         year = year - 543 if year >= 2400 else year
         return date(year, month, 1) if 1 <= month <= 12 and 1800 <= year <= 2200 else None
+
+    def business_date_of(self, file_name: str) -> date | None:
+        """The day that a snapshot is of, by its file's name: that of the pattern's group ``day``, or the month's first."""
+        month = self.period_of(file_name)
+        match = re.search(self.layout.period or "", file_name)
+        if month is None or match is None or "day" not in match.re.groupindex:
+            return month
+        try:
+            return month.replace(day=int(match["day"]))
+        except ValueError:
+            return None

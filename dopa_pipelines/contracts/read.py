@@ -250,7 +250,7 @@ class _Reader:
         if layout.totals:
             self.totals_column(layout, columns)
         own = self.properties(odcs.customProperties, CONTRACT_PROPERTIES)
-        load = self.load(own.get("load"), columns)
+        load = self.load(own.get("load"), columns, layout)
         row_rules, table_rules = self.rules(table)
         description = odcs.description
         return Contract(
@@ -606,8 +606,10 @@ class _Reader:
             scope.append(ScopePart(part["column"], cast(Any, granularity)))
         if mode == "replace_scope" and not scope:
             self.wrong("mode replace_scope needs scope: [{column: ...}]", *at)
-        if mode == "append" and not any(column.key_position for column in columns):
-            self.wrong("mode append needs a primary key", *at)
+        if mode in ("append", "history") and not any(column.key_position for column in columns):
+            self.wrong(f"mode {mode} needs a primary key", *at)
+        if mode == "history" and layout.path and not layout.period:
+            self.wrong("mode history needs the server's customProperty period: the day that a file is of stands in its name", *at)
         return Load(
             mode=mode,
             scope=tuple(scope),

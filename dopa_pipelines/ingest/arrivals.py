@@ -38,15 +38,16 @@ def arrivals(connection: psycopg.Connection[Any], contract: Contract, drop_zone:
 
 
 def _pending(connection: psycopg.Connection[Any], contract: Contract, path: Path) -> bool:
+    day = contract.business_date_of(path.name) if contract.has_history else None
     row = connection.execute(
         """
         select
-            bool_or(status = 'loaded' and (in_force or %s)),
+            bool_or(status = 'loaded' and (in_force or %s) and (%s::date is null or business_date = %s)),
             max(id) filter (where status = 'rejected')
         from ops.delivery
         where dataset = %s and sha256 = %s and contract_checksum = %s
         """,
-        (contract.load.mode != "replace", contract.dataset, content_sha256(path), contract.checksum),
+        (contract.load.mode != "replace", day, day, contract.dataset, content_sha256(path), contract.checksum),
     ).fetchone()
     loaded, refused = row if row else (None, None)
     if loaded:

@@ -22,6 +22,7 @@ from dopa_pipelines.ingest.archive import Deposit, content_bytes
 from dopa_pipelines.ingest.load import Delivery, Load, Progress, take_turn
 from dopa_pipelines.ingest.replay import is_corrected, replay
 from dopa_pipelines.ingest.stream import Clock, Files
+from dopa_pipelines.sources import is_fetched
 from dopa_pipelines.sources.containers import content_sha256, unpacked
 from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
@@ -42,7 +43,8 @@ def ingest(
 ) -> Delivery:
     """Bring one delivery into ``raw.<dataset>``.
 
-    ``as_of``: the day of the delivery (default today in Bangkok), which dates may not lie after. The content that is in force
+    ``as_of``: the day of the delivery (default today in Bangkok), which dates may not lie after; of a dataset with history also
+    the day of the snapshot where its name states none. The content that is in force
     under the same contract changes nothing (``unchanged``). A refused delivery is recorded with its problem (``rejected``) and
     loads nothing. Raises UserError for what is no property of the data: a missing file, an impossible contract change.
     """
@@ -51,21 +53,23 @@ def ingest(
     if is_corrected(path):
         return replay(warehouse, contract, why=f"corrected by the bureau: {path.name}", corrected=path, run_id=run_id)
     run = run_id or str(uuid.uuid4())
+    today = datetime.now(BANGKOK).date()
+    day = _business_date(contract, path, as_of, today)
     delivery = Delivery(contract.dataset, path.name, "", "loaded", run_id=run)
     clock = Clock()
     with warehouse.connect(Role.LOADER) as connection:
         take_turn(connection, contract)
         with clock.step("hash"):
-            found = _in_force(connection, contract, path, delivery)
+            found = _in_force(connection, contract, path, delivery, day)
         if found is not None:
             delivery.status, delivery.delivery = "unchanged", found
             delivery.seconds = clock.rounded()
             return delivery
         deposit = Deposit(warehouse.archive, path, clock)
-        work = Load(warehouse, connection, contract, delivery, content_bytes(path), clock, progress)
+        work = Load(warehouse, connection, contract, delivery, content_bytes(path), clock, progress, day)
         try:
             with deposit, unpacked(path, warehouse.scratch) as parts:
-                work.run(Files(contract, parts), deposit, as_of or datetime.now(BANGKOK).date(), parent_run_id, accept_shrink)
+                work.run(Files(contract, parts), deposit, as_of or today, parent_run_id, accept_shrink)
             delivery.sha256 = deposit.sha256
             delivery.seconds = clock.rounded()
             with clock.step("commit"):
@@ -82,16 +86,32 @@ def ingest(
     return delivery
 
 
-def _in_force(connection: Connection, contract: Contract, path: Path, delivery: Delivery) -> int | None:
-    """The delivery in force with the same content. Content of a size that none has need not be hashed to know."""
+def _business_date(contract: Contract, path: Path, as_of: date | None, today: date) -> date | None:
+    """The day that a snapshot is of; None where the dataset has no history. Raises UserError where nobody says it."""
+    if not contract.has_history:
+        return None
+    day = contract.business_date_of(path.name) or as_of or (today if is_fetched(contract) else None)
+    if day is None:
+        raise UserError(
+            f"{path.name}: its name does not state the day it is of ({contract.layout.period}, in {contract.path.name});"
+            " name it so, or say the day with --as-of"
+        )
+    return day
+
+
+def _in_force(connection: Connection, contract: Contract, path: Path, delivery: Delivery, day: date | None) -> int | None:
+    """The delivery in force with the same content, of a snapshot also of the same day.
+
+    Content of a size that none has need not be hashed to know.
+    """
     rows = connection.execute(
         """
         select sha256, id from ops.delivery
         where dataset = %s and bytes = %s and contract_checksum = %s and in_force and status = 'loaded'
-          and to_regclass(%s) is not null
+          and to_regclass(%s) is not null and (%s::date is null or business_date = %s)
         order by id
         """,
-        (contract.dataset, content_bytes(path), contract.checksum, contract.table),
+        (contract.dataset, content_bytes(path), contract.checksum, contract.table, day, day),
     ).fetchall()
     if not rows:
         return None

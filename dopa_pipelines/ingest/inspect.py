@@ -31,7 +31,8 @@ def table_facts(connection: Connection, contract: Contract) -> TableFacts:
     """Counts of ``raw.<dataset>`` against the deliveries that it is made of.
 
     Reconciled: every delivery read = loaded + quarantined, the table holds exactly the rows of each that later ones did
-    not replace, and the quarantine holds what each put there.
+    not replace, and the quarantine holds what each put there. Of a dataset with history: what is believed now of the day of every
+    snapshot in force is as many rows as it loaded.
     """
     there = connection.execute("select to_regclass(%s) is not null", (contract.table,)).fetchone()
     if not there or not there[0]:
@@ -65,7 +66,26 @@ def table_facts(connection: Connection, contract: Contract) -> TableFacts:
         {"dataset": contract.dataset, "target": contract.table},
     ).fetchone()
     assert row is not None
-    return TableFacts(True, int(row[0]), int(row[1]), bool(row[2]), row[3])
+    reconciled = bool(row[2]) and (not contract.has_history or _snapshots_hold(connection, contract))
+    return TableFacts(True, int(row[0]), int(row[1]), reconciled, row[3])
+
+
+def _snapshots_hold(connection: Connection, contract: Contract) -> bool:
+    row = connection.execute(
+        sql.SQL(
+            """
+            select coalesce(bool_and(s.rows = (
+                select count(*) from {} t
+                where t._superseded_by is null and t._valid_from <= s.day and (t._valid_to is null or t._valid_to > s.day)
+            )), true)
+            from (
+                select business_date as day, sum(rows_loaded) as rows
+                from ops.delivery where dataset = {} and status = 'loaded' and in_force group by 1
+            ) s
+            """
+        ).format(sql.Identifier("raw", contract.dataset), sql.Literal(contract.dataset))
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def months_held(connection: Connection, contract: Contract) -> set[date]:

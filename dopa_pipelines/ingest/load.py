@@ -23,6 +23,8 @@ from dopa_pipelines.errors import Rejected
 from dopa_pipelines.ingest.archive import Deposit
 from dopa_pipelines.ingest.encode import Encoder, csv_of
 from dopa_pipelines.ingest.enforce import Plan
+from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
+from dopa_pipelines.ingest.history import apply_snapshot, count_on, next_snapshot
 from dopa_pipelines.ingest.settle import Reasons, settle_duplicates, settle_references
 from dopa_pipelines.ingest.stream import Clock, Source, Stream, look_up
 from dopa_pipelines.ingest.tables import Changes, create_rows, ensure_tables, index_key, put_rows
@@ -66,7 +68,7 @@ def take_turn(connection: Connection, contract: Contract) -> None:
 
 
 class Load:
-    """The transaction of one delivery. ``size``: its bytes."""
+    """The transaction of one delivery. ``size``: its bytes; ``day``: that of a snapshot, where the dataset has history."""
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Load:
         size: int,
         clock: Clock,
         progress: Progress | None = None,
+        day: date | None = None,
     ) -> None:
         self.warehouse = warehouse
         self.connection = connection
@@ -85,6 +88,7 @@ class Load:
         self.size = size
         self.clock = clock
         self.progress = progress
+        self.day = day
         self.table = sql.Identifier("raw", contract.dataset)
         self.encoder = Encoder(contract)
         self.incoming: sql.Identifier = sql.Identifier("incoming")
@@ -120,13 +124,13 @@ class Load:
         row = self.connection.execute(
             """
             insert into ops.delivery (
-                dataset, bureau, file, sha256, bytes, contract_version, contract_checksum, run_id, as_of, status, in_force,
-                rows_read, rows_loaded, rows_quarantined
-            ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'loaded', true, 0, 0, 0) returning id
+                dataset, bureau, file, sha256, bytes, contract_version, contract_checksum, run_id, as_of, business_date, status,
+                in_force, rows_read, rows_loaded, rows_quarantined
+            ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'loaded', true, 0, 0, 0) returning id
             """,
             (
                 contract.dataset, contract.bureau, delivery.file, delivery.sha256, self.size, contract.version,
-                contract.checksum, delivery.run_id, as_of,
+                contract.checksum, delivery.run_id, as_of, self.day,
             ),
         ).fetchone()  # fmt: skip
         assert row is not None
@@ -144,17 +148,31 @@ class Load:
     def _make_incoming(self) -> None:
         """The table that takes the delivery's rows."""
         if not self.direct:
-            self.connection.execute(sql.SQL("create temporary table incoming (like {}) on commit drop").format(self.table))
-            self.connection.execute("alter table incoming drop column _delivery_id")
+            self.make_incoming()
             return
         self.incoming = self.table
         if self.contract.load.mode == "replace":
             self.incoming = create_rows(self.connection, self.contract, self.delivery.delivery or 0)
         # A constant default costs nothing; a column sent with every row would.
-        self._default_delivery(sql.SQL("set default {}").format(sql.Literal(self.delivery.delivery)))
+        for column, value in self._same_in_all_rows().items():
+            self._default(column, sql.SQL("set default {}").format(sql.Literal(value)))
 
-    def _default_delivery(self, change: sql.Composable) -> None:
-        self.connection.execute(sql.SQL("alter table {} alter column _delivery_id {}").format(self.incoming, change))
+    def make_incoming(self) -> None:
+        """A table of the delivery's rows that nobody else sees."""
+        self.connection.execute(sql.SQL("create temporary table incoming (like {}) on commit drop").format(self.table))
+        for column in ("_delivery_id", *HISTORY_COLUMNS):
+            self.connection.execute(sql.SQL("alter table incoming drop column if exists {}").format(sql.Identifier(column)))
+
+    def _same_in_all_rows(self) -> dict[str, Any]:
+        same: dict[str, Any] = {"_delivery_id": self.delivery.delivery}
+        if self.contract.has_history:
+            same |= {"_valid_from": self.day, "_recorded_by": self.delivery.delivery}
+        return same
+
+    def _default(self, column: str, change: sql.Composable) -> None:
+        self.connection.execute(
+            sql.SQL("alter table {} alter column {} {}").format(self.incoming, sql.Identifier(column), change)
+        )
 
     def _copy(self, source: Source, plan: Plan) -> None:
         delivery = self.delivery
@@ -199,7 +217,8 @@ class Load:
     def _settle(self, source: Source) -> None:
         late, unchecked = settle_references(self.connection, self.contract, self.incoming)
         if self.direct:
-            self._default_delivery(sql.SQL("drop default"))
+            for column in self._same_in_all_rows():
+                self._default(column, sql.SQL("drop default"))
             try:
                 with self.connection.transaction():
                     index_key(self.connection, self.contract, self.incoming)
@@ -246,6 +265,9 @@ class Load:
             return
         if self.direct:
             return
+        if load.mode == "history":
+            self._apply_snapshot(accept_shrink)
+            return
         if load.mode == "replace_scope":
             self._replace_scope(accept_shrink)
         else:
@@ -272,6 +294,39 @@ class Load:
             "update ops.delivery set in_force = false, rows_held = 0"
             " where dataset = %s and id <> %s and (in_force or rows_held <> 0)",
             (self.contract.dataset, self.delivery.delivery),
+        )
+
+    def _apply_snapshot(self, accept_shrink: bool) -> None:
+        assert self.day is not None
+        self._refuse_shrinking(count_on(self.connection, self.table, self.day), accept_shrink)
+        self.connection.execute(
+            "update ops.delivery set in_force = false where dataset = %s and business_date = %s and id <> %s and in_force",
+            (self.contract.dataset, self.day, self.delivery.delivery),
+        )
+        self.apply_difference(whole=True)
+
+    def apply_difference(self, *, whole: bool) -> None:
+        """Apply ``incoming`` to the history; ``whole``: it is a snapshot, and what is not in it is gone."""
+        assert self.day is not None and self.delivery.delivery is not None
+        difference = apply_snapshot(
+            self.connection,
+            self.contract,
+            self.table,
+            self.incoming,
+            delivery=self.delivery.delivery,
+            day=self.day,
+            until=next_snapshot(self.connection, self.contract.dataset, self.day),
+            whole=whole,
+        )
+        self.delivery.notes["difference"] = difference.as_note()
+        # The rows that were cut in two or lengthened are those of other deliveries.
+        self.connection.execute(
+            sql.SQL(
+                """
+                with new as (select _delivery_id as id, count(*) as rows from {} where _recorded_by = {} group by 1)
+                update ops.delivery d set rows_held = d.rows_held + new.rows from new where d.id = new.id and d.id <> {}
+                """
+            ).format(self.table, sql.Literal(self.delivery.delivery), sql.Literal(self.delivery.delivery))
         )
 
     def _replace_scope(self, accept_shrink: bool) -> None:
@@ -380,21 +435,35 @@ class Load:
         """Write the counts; the table's constraint refuses them unless read = loaded + quarantined."""
         delivery = self.delivery
         # What COPY says it stored is the server's own count; rows that went another way are counted where they are now.
-        loaded = sql.SQL("(select count(*) from {} where _delivery_id = {})").format(self.table, sql.Literal(delivery.delivery))
+        there = sql.SQL("(select count(*) from {} where _delivery_id = {})").format(self.table, sql.Literal(delivery.delivery))
+        loaded: sql.Composable = there
+        held: sql.Composable = sql.Literal(delivery.rows_loaded)
         if self.direct:
-            loaded = sql.Composed([sql.Literal(self.stored)])
+            loaded = sql.Literal(self.stored)
+        elif self.day is not None:
+            # A snapshot's rows are those that hold on its day, also those that an earlier one brought.
+            others = (
+                "(select coalesce(sum(rows_loaded), 0) from ops.delivery where dataset = {} and business_date = {} and in_force"
+            )
+            loaded = sql.SQL("({} - " + others + " and id <> {}))").format(
+                sql.Literal(count_on(self.connection, self.table, self.day)),
+                sql.Literal(self.contract.dataset),
+                sql.Literal(self.day),
+                sql.Literal(delivery.delivery),
+            )
+            held = there
         self.connection.execute(
             sql.SQL(
                 """
                 update ops.delivery
                 set sha256 = %s, rows_read = %s, rows_loaded = {},
                     rows_quarantined = (select count(*) from {} where delivery_id = %s),
-                    rows_held = %s, rows_layout = %s, reasons = %s, scope = %s, notes = %s, seconds = %s
+                    rows_held = {}, rows_layout = %s, reasons = %s, scope = %s, notes = %s, seconds = %s
                 where id = %s
                 """
-            ).format(loaded, sql.Identifier("quarantine", self.contract.dataset)),
+            ).format(loaded, sql.Identifier("quarantine", self.contract.dataset), held),
             (
-                delivery.sha256, delivery.rows_read, delivery.delivery, delivery.rows_loaded, delivery.rows_layout,
+                delivery.sha256, delivery.rows_read, delivery.delivery, delivery.rows_layout,
                 json.dumps(delivery.reasons), json.dumps(self.scope), json.dumps(delivery.notes, ensure_ascii=False),
                 json.dumps(seconds), delivery.delivery,
             ),

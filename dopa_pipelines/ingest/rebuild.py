@@ -11,6 +11,7 @@ import getpass
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest.archive import place_of, restored
 from dopa_pipelines.ingest.encode import Encoder
 from dopa_pipelines.ingest.enforce import Plan
+from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
+from dopa_pipelines.ingest.history import apply_snapshot, next_snapshot
 from dopa_pipelines.ingest.load import take_turn
 from dopa_pipelines.ingest.replay import batches_of
 from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
@@ -69,6 +72,7 @@ class _Recorded:
     as_of: Any
     contract_checksum: str
     replayed: bool
+    day: date | None
 
 
 def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) -> Rebuild:
@@ -118,21 +122,26 @@ class _Rebuild:
         for recorded in self._deliveries():
             if not recorded.replayed and not place_of(self.warehouse.archive, recorded.sha256).is_file():
                 self._note_destroyed(recorded)
+                if recorded.day is not None:
+                    self._take_as_recorded(recorded, recorded.day)
                 continue
             self._load(recorded)
             self.result.deliveries.append(recorded.id)
         self._compare()
 
     def _deliveries(self) -> list[_Recorded]:
-        """Deliveries of which the table holds rows; what later ones replaced wholly has left no trace in it."""
+        """Deliveries of which the table holds rows; what later ones replaced wholly has left no trace in it.
+
+        Every snapshot has left one in a history: it says until when other rows held.
+        """
         rows = self.connection.execute(
             """
-            select id, file, sha256, coalesce(as_of, received_at::date), contract_checksum, replayed
+            select id, file, sha256, coalesce(as_of, received_at::date), contract_checksum, replayed, business_date
             from ops.delivery
-            where dataset = %s and status = 'loaded' and rows_held > 0
+            where dataset = %s and status = 'loaded' and (rows_held > 0 or %s)
             order by id
             """,
-            (self.contract.dataset,),
+            (self.contract.dataset, self.contract.has_history),
         )
         return [_Recorded(*row) for row in rows]
 
@@ -227,6 +236,17 @@ class _Rebuild:
         renamed = {column.renamed_from: column.name for column in self.contract.columns if column.renamed_from}
         pairs = [(name, name if name in self.columns else renamed.get(name, name)) for name, _ in contract.table_columns]
         pairs = [(old, new) for old, new in pairs if new in self.columns]
+        types = dict(self.contract.table_columns)
+        today = sql.SQL(", ").join(
+            sql.SQL("{}::{} as {}").format(sql.Identifier(old), sql.SQL(types[new]), sql.Identifier(new)) for old, new in pairs
+        )
+        if recorded.day is not None:
+            lacking = [name for name in self.columns if name not in dict(pairs).values()]
+            absent = [sql.SQL("null::{} as {}").format(sql.SQL(types[name]), sql.Identifier(name)) for name in lacking]
+            self._apply_snapshot(
+                recorded, recorded.day, sql.SQL("select {}, _row from incoming").format(sql.SQL(", ").join([today, *absent]))
+            )
+            return
         if not recorded.replayed:
             if load.mode == "replace":
                 self.connection.execute(sql.SQL("delete from {}").format(rebuilt))
@@ -250,15 +270,44 @@ class _Rebuild:
                         for name in contract.key
                     ]
                 )
-        types = dict(self.contract.table_columns)
         self.connection.execute(
             sql.SQL("insert into {} ({}, _delivery_id, _row) select {}, {}, _row from incoming").format(
                 rebuilt,
                 sql.SQL(", ").join(sql.Identifier(new) for _, new in pairs),
-                sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Identifier(old), sql.SQL(types[new])) for old, new in pairs),
+                today,
                 sql.Literal(recorded.id),
             )
         )
+
+    def _take_as_recorded(self, recorded: _Recorded, day: date) -> None:
+        """What a destroyed snapshot said is still in the table: what was believed of its day once it was loaded."""
+        columns = sql.SQL(", ").join(map(sql.Identifier, [*self.columns, "_row"]))
+        self._apply_snapshot(
+            recorded,
+            day,
+            sql.SQL(
+                """
+                select {columns} from {table}
+                where _recorded_by <= {delivery} and (_superseded_by is null or _superseded_by > {delivery})
+                  and _valid_from <= {day} and (_valid_to is null or _valid_to > {day})
+                """
+            ).format(columns=columns, table=self.table, delivery=sql.Literal(recorded.id), day=sql.Literal(day)),
+        )
+
+    def _apply_snapshot(self, recorded: _Recorded, day: date, rows: sql.Composable) -> None:
+        """``rows``: a query of the rows that the snapshot holds, in the columns of today."""
+        self.connection.execute(sql.SQL("create temporary table snapshot on commit drop as {}").format(rows))
+        apply_snapshot(
+            self.connection,
+            self.contract,
+            sql.Identifier(TABLE),
+            sql.Identifier("snapshot"),
+            delivery=recorded.id,
+            day=day,
+            until=next_snapshot(self.connection, self.contract.dataset, day, before=recorded.id),
+            whole=not recorded.replayed,
+        )
+        self.connection.execute("drop table snapshot")
 
     def _delete_matching(self, same: list[sql.Composed]) -> None:
         self.connection.execute(
@@ -268,13 +317,13 @@ class _Rebuild:
         )
 
     def _compare(self) -> None:
-        columns = sql.SQL(", ").join(sql.Identifier(name) for name in [*self.columns, "_delivery_id", "_row"])
+        columns = self._all_columns()
         gone = sql.Literal([item["delivery"] for item in self.result.destroyed])
         row = self.connection.execute(
             sql.SQL(
                 """
                 with kept as (select {columns} from {table} where _delivery_id <> all ({gone}::bigint[])),
-                made as (select {columns} from {rebuilt})
+                made as (select {columns} from {rebuilt} where _delivery_id <> all ({gone}::bigint[]))
                 select
                     (select count(*) from kept),
                     (select count(*) from (select * from made except all select * from kept) as missing),
@@ -285,15 +334,19 @@ class _Rebuild:
         assert row is not None
         self.result.rows, self.result.missing, self.result.extra = (int(value) for value in row)
 
+    def _all_columns(self) -> sql.Composed:
+        own = ["_delivery_id", "_row", *(HISTORY_COLUMNS if self.contract.has_history else ())]
+        return sql.SQL(", ").join(map(sql.Identifier, [*self.columns, *own]))
+
     def apply(self) -> None:
         """Put the rebuilt rows in the table's place; rows of destroyed deliveries stay as they are."""
-        columns = sql.SQL(", ").join(sql.Identifier(name) for name in [*self.columns, "_delivery_id", "_row"])
+        columns = self._all_columns()
         gone = sql.Literal([item["delivery"] for item in self.result.destroyed])
         self.connection.execute(sql.SQL("delete from {} where _delivery_id <> all ({}::bigint[])").format(self.table, gone))
         self.connection.execute(
-            sql.SQL("insert into {} ({}) select {} from {} order by _delivery_id, _row").format(
-                self.table, columns, columns, sql.Identifier(TABLE)
-            )
+            sql.SQL(
+                "insert into {} ({}) select {} from {} where _delivery_id <> all ({}::bigint[]) order by _delivery_id, _row"
+            ).format(self.table, columns, columns, sql.Identifier(TABLE), gone)
         )
         self.connection.execute(
             "select lineage.record_write(p_kind => 'load', p_target => %s, p_version => %s, p_code => %s, p_rows_out => %s,"

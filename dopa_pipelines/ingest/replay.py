@@ -1,7 +1,8 @@
 """Loading rejected rows after all: once a contract was mended, a reference was delivered, or their bureau corrected them.
 
 A replay is a delivery of its own, with who asked for it and why. It takes only rows of deliveries that are in force, and never
-replaces a row that is in the table: what came later is newer. Rows that still break the contract stay in the quarantine.
+replaces a row that is in the table: what came later is newer. Rows that still break the contract stay in the quarantine. Where
+the dataset has history, rows belong to the day of the snapshot that brought them, so that a replay takes those of one delivery.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
 from dopa_pipelines.ingest.enforce import Plan
+from dopa_pipelines.ingest.history import covering
 from dopa_pipelines.ingest.load import Delivery, Load, take_turn
 from dopa_pipelines.ingest.quarantine import NUMBER, SHEET
 from dopa_pipelines.ingest.settle import settle_duplicates, settle_references
@@ -114,7 +116,7 @@ class _Replay(Load):
         found = self.connection.execute(
             sql.SQL(
                 """
-                select q.id, q.original, q.fields, q.delivery_id, d.as_of, d.received_at::date, d.file
+                select q.id, q.original, q.fields, q.delivery_id, d.as_of, d.received_at::date, d.file, d.business_date
                 from {} q
                 join ops.delivery d on d.id = q.delivery_id and d.in_force and d.status = 'loaded'
                 where q.replayed_by is null
@@ -125,8 +127,12 @@ class _Replay(Load):
             ).format(sql.Identifier("quarantine", self.contract.dataset)),
             {"delivery": delivery, "ids": None if values is None else list(values)},
         ).fetchall()
+        if self.contract.has_history and found:
+            latest = max(row[3] for row in found)
+            found = [row for row in found if row[3] == latest]
+            self.day = found[0][7]
         rows = []
-        for number, original, fields, origin, as_of, received, file in found:
+        for number, original, fields, origin, as_of, received, file, _ in found:
             text = fields if values is None else (fields or {}) | values[number]
             rows.append(
                 {
@@ -142,7 +148,7 @@ class _Replay(Load):
         result = self.delivery
         as_of: date = max(row["as_of"] for row in rows)
         self.begin(as_of)
-        self._make_incoming()
+        self.make_incoming()
         result.rows_read = len(rows)
         statement = self.encoder.statement(self.incoming)
         unusable = sum(row["fields"] is None for row in rows)
@@ -180,16 +186,17 @@ class _Replay(Load):
         same = sql.SQL(" and ").join(
             sql.SQL("t.{0} is not distinct from i.{0}").format(sql.Identifier(name)) for name in self.contract.key
         )
+        if self.day is not None:
+            same = sql.SQL("{} and {}").format(same, covering(self.day))
         return self.connection.execute(sql.SQL("delete from incoming i using {} t where {}").format(self.table, same)).rowcount
-
-    def _make_incoming(self) -> None:
-        self.connection.execute(sql.SQL("create temporary table incoming (like {}) on commit drop").format(self.table))
-        self.connection.execute("alter table incoming drop column _delivery_id")
 
     def finish(self, seconds: dict[str, float], why: str) -> None:
         """Load what passed, mark it in the quarantine, record the delivery and its lineage."""
         result = self.delivery
-        self.insert()
+        if self.contract.has_history:
+            self.apply_difference(whole=False)
+        else:
+            self.insert()
         if self.corrected:
             self.connection.cursor().executemany(
                 sql.SQL("update {} set corrected = %s where id = %s").format(sql.Identifier("quarantine", self.contract.dataset)),

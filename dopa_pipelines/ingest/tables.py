@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 
 Connection = psycopg.Connection[Any]
 DropViews = Callable[[list[str]], None]
@@ -44,11 +45,19 @@ def ensure_tables(connection: Connection, contract: Contract, drop_views: DropVi
     next dbt build makes anew. Raises UserError where a change cannot be made without losing data.
     """
     existing = _columns(connection, contract.dataset)
+    if existing and not contract.has_history and "_valid_from" in existing:
+        raise UserError(
+            f"{contract.path.name}: raw.{contract.dataset} keeps a history that load mode {contract.load.mode} would destroy;"
+            " keep mode history, or give the dataset another name"
+        )
     if existing and contract.load.mode == "replace":
         _partition(connection, contract, drop_views)
     if not existing:
         _create(connection, contract)
         return Changes(True, [])
+    if contract.has_history and "_valid_from" not in existing:
+        _add_history(connection, contract)
+        index_key(connection, contract, _holder(connection, contract))
     wanted = dict(contract.table_columns)
     changes = _rename(connection, contract, existing, wanted)
     for name, kind in wanted.items():
@@ -100,13 +109,43 @@ def _create(connection: Connection, contract: Contract) -> None:
     columns = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), type_sql(kind)) for name, kind in contract.table_columns
     )
+    own = sql.SQL(", ").join(sql.SQL(f"{name} {kind}") for name, kind in _own_columns(contract).items())
     # A dataset that is replaced whole has its rows in one partition, which the next delivery's takes the place of.
     kind = sql.SQL(" partition by list (_delivery_id)" if contract.load.mode == "replace" else "")
-    connection.execute(
-        sql.SQL("create table raw.{} ({}, _delivery_id bigint not null, _row bigint not null){}").format(table, columns, kind)
-    )
+    connection.execute(sql.SQL("create table raw.{} ({}, {}){}").format(table, columns, own, kind))
     _create_quarantine(connection, contract)
     _describe(connection, contract)
+
+
+def _own_columns(contract: Contract) -> dict[LiteralString, LiteralString]:
+    """The platform's columns of a table, with their types."""
+    own: dict[LiteralString, LiteralString] = {"_delivery_id": "bigint not null", "_row": "bigint not null"}
+    return own | HISTORY_COLUMNS if contract.has_history else own
+
+
+def _add_history(connection: Connection, contract: Contract) -> None:
+    """Give a table of another mode its history: what it holds has held since the day of the delivery that brought it."""
+    connection.execute(
+        "update ops.delivery set business_date = coalesce(as_of, received_at::date)"
+        " where dataset = %s and status = 'loaded' and in_force",
+        (contract.dataset,),
+    )
+    table = sql.Identifier("raw", contract.dataset)
+    for name, kind in HISTORY_COLUMNS.items():
+        connection.execute(
+            sql.SQL("alter table {} add column {} {}").format(
+                table, sql.Identifier(name), sql.SQL(kind.removesuffix(" not null"))
+            )
+        )
+    connection.execute(
+        sql.SQL(
+            "update {} t set _recorded_by = d.id, _valid_from = coalesce(d.as_of, d.received_at::date)"
+            " from ops.delivery d where d.id = t._delivery_id"
+        ).format(table)
+    )
+    for name, kind in HISTORY_COLUMNS.items():
+        if kind.endswith(" not null"):
+            connection.execute(sql.SQL("alter table {} alter column {} set not null").format(table, sql.Identifier(name)))
 
 
 def _describe(connection: Connection, contract: Contract) -> None:
@@ -175,14 +214,19 @@ def index_key(connection: Connection, contract: Contract, table: sql.Identifier 
         (f"raw.{name}",),
     ).fetchone()
     have = tuple(found[0]) if found and found[0] else ()
-    if have == contract.key:
+    # Of a dataset with history, a key stands once at a time, among what is believed now.
+    wanted = (*contract.key, "_valid_from") if contract.has_history else contract.key
+    if have == wanted:
         return
     if have:
         connection.execute(sql.SQL("drop index raw.{}").format(sql.Identifier(name)))
     if contract.key:
         connection.execute(
-            sql.SQL("create unique index {} on {} ({}) nulls not distinct").format(
-                sql.Identifier(name), table, sql.SQL(", ").join(map(sql.Identifier, contract.key))
+            sql.SQL("create unique index {} on {} ({}) nulls not distinct{}").format(
+                sql.Identifier(name),
+                table,
+                sql.SQL(", ").join(map(sql.Identifier, wanted)),
+                sql.SQL(" where _superseded_by is null" if contract.has_history else ""),
             )
         )
 
