@@ -1,7 +1,6 @@
 """A file that arrives in the drop zone becomes a run of just its dataset, one run a delivery."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from dopa_pipelines.warehouse import open_warehouse
 from sensors.schedules import AUTOMATIC
 
 INTERVAL_SECONDS = 30
-SETTLED_SECONDS = 5
-"""A file that changed this recently may still be being written and waits for the next look."""
 
 
 def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
@@ -34,11 +31,14 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
         seen: dict[str, list[float]] = json.loads(context.cursor or "{}")
         now: dict[str, list[float]] = {}
         changed: dict[str, list[tuple[Path, list[float]]]] = {}
+        from dopa_pipelines.ingest.arrivals import arrivals, settled
+        from dopa_pipelines.ingest.arrivals import deliveries as lying
+
         settings = load_settings()
         zone = settings.drop_path
         for contract in watched:
-            for path in sorted(zone.glob(contract.layout.path)):
-                look = _settled(path)
+            for path in lying(contract, zone):
+                look = settled(path)
                 name = path.relative_to(zone).as_posix()
                 if look is None:
                     if name in seen:
@@ -49,8 +49,6 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
                     changed.setdefault(contract.dataset, []).append((path, look))
         requests = []
         if changed:
-            from dopa_pipelines.ingest import arrivals
-
             with open_warehouse(settings) as warehouse, warehouse.connect() as connection:
                 for dataset, files in changed.items():
                     contract = contracts.by_dataset[dataset]
@@ -61,17 +59,6 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(now))
 
     return deliveries
-
-
-def _settled(path: Path) -> list[float] | None:
-    """Size and time of a file that is not being written any more; a ``.done`` beside it settles it at once."""
-    found = path.stat()
-    if path.name.startswith("."):
-        return None
-    done = path.with_name(f"{path.name}.done").exists()
-    if not done and time.time() - found.st_mtime < SETTLED_SECONDS:
-        return None
-    return [found.st_size, found.st_mtime]
 
 
 def _requests(

@@ -10,7 +10,18 @@ import sys
 
 import typer
 
-from dopa_pipelines.cli import checking, ingesting, modelling, publishing, quarantining, rebuilding, running, standing, tracing
+from dopa_pipelines.cli import (
+    checking,
+    ingesting,
+    modelling,
+    publishing,
+    quarantining,
+    rebuilding,
+    retaining,
+    running,
+    standing,
+    tracing,
+)
 from dopa_pipelines.cli.console import fail
 from dopa_pipelines.errors import UserError
 
@@ -31,6 +42,7 @@ publishing.add_to(app)
 checking.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)
+retaining.add_to(app)
 
 
 def main() -> None:

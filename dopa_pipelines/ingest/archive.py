@@ -10,7 +10,6 @@ import hashlib
 import os
 import tarfile
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.stream import Clock
+from dopa_pipelines.scratch import private_file, private_folder
 from dopa_pipelines.sources.containers import content_sha256
 
 PIECE_BYTES = 1 << 20
@@ -99,24 +99,28 @@ class Deposit:
 
 def store(archive: Path, path: Path) -> str:
     """Keep a delivery; returns its SHA-256. What is there already is left as it is."""
-    folder = archive / ".incoming"
-    for made in (archive, folder):
-        made.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = folder / uuid.uuid4().hex
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    archive.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with private_file(archive / ".incoming") as (descriptor, partial):
         # zstandard at the lowest level: text of registers shrinks to a fifth, at the speed of a disk.
-        with os.fdopen(descriptor, "wb") as raw, pa.CompressedOutputStream(pa.PythonFile(raw, "w"), "zstd") as packed:
+        raw = os.fdopen(descriptor, "wb", closefd=False)
+        with raw, pa.CompressedOutputStream(pa.PythonFile(raw, "w"), "zstd") as packed:
             digest = _tar(path, packed) if path.is_dir() else _copy(path, packed)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        os.fsync(descriptor)
         place = place_of(archive, digest)
         place.parent.mkdir(mode=0o700, exist_ok=True)
         if not place.exists():
             partial.replace(place)
+            _sync(place.parent)
         return digest
+
+
+def _sync(folder: Path) -> None:
+    """Make a new name survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _copy(path: Path, packed: Any) -> str:
@@ -152,10 +156,8 @@ class _Sink:
 def restored(archive: Path, sha256: str, name: str, scratch: Path) -> Iterator[Path]:
     """A delivery as it came, in a private folder that is removed afterwards. Raises FileNotFoundError where it is not kept."""
     place = place_of(archive, sha256)
-    folder = scratch / f"restored-{uuid.uuid4().hex}"
-    folder.mkdir(mode=0o700, parents=True)
-    path = folder / (Path(name).name or "delivery")
-    try:
+    with private_folder(scratch, "restored") as folder:
+        path = folder / (Path(name).name or "delivery")
         with place.open("rb") as raw, pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd") as plain:
             _unpack(plain, path)
         found = content_sha256(path)
@@ -165,8 +167,6 @@ def restored(archive: Path, sha256: str, name: str, scratch: Path) -> Iterator[P
             if content_sha256(path) != sha256:
                 raise UserError(f"{place}: is not what its name says; the archive was damaged or changed by hand")
         yield path
-    finally:
-        _remove(folder)
 
 
 def _unpack(plain: Any, path: Path) -> None:
@@ -188,12 +188,6 @@ def _untarred(path: Path) -> Path:
     named.parent.mkdir()
     folder.rename(named)
     return named
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _state(path: Path) -> list[tuple[str, int, int]]:

@@ -1,7 +1,9 @@
-"""What lies in the drop zone and has not been processed yet."""
+"""What lies in the drop zone and has not been processed yet: files, folders, and workbooks that a bureau corrected."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,12 +12,19 @@ from typing import Any
 import psycopg
 
 from dopa_pipelines.contracts import Contract
+from dopa_pipelines.ingest.replay import is_corrected
 from dopa_pipelines.sources.containers import content_sha256
+
+SETTLED_SECONDS = 5.0
+"""What was changed this recently may still be being written."""
+LONGEST_WAIT_SECONDS = 30.0
+_UNFINISHED = (".part", ".partial", ".filepart", ".tmp", ".crdownload", ".uploading")
+_MARKER = ".done"
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A file of the drop zone. ``period``: first day of the month its name states; ``pending``: it should be processed."""
+    """A delivery in the drop zone. ``period``: first day of the month its name states; ``pending``: it should be processed."""
 
     path: Path
     period: date | None
@@ -23,18 +32,68 @@ class Arrival:
 
 
 def arrivals(connection: psycopg.Connection[Any], contract: Contract, drop_zone: Path) -> list[Arrival]:
-    """The dataset's files in order of period and name; of a dataset that is replaced whole, only the last one.
+    """The dataset's deliveries in order of period and name; of a dataset that is replaced whole, only the last one.
 
     Pending is what was never loaded under the contract as it is now; a refused delivery stays pending until one after it was
-    loaded for the same period, so that it isn't forgotten. Names that begin with a dot are still being written.
+    loaded for the same period, so that it isn't forgotten. Workbooks of rejected rows that came back corrected stand last; they
+    are pending until they were tried once under the contract as it is. What is being written is waited for, for a few seconds,
+    and left for the next look if it goes on.
     """
-    if not contract.layout.path:
-        return []
-    files = [path for path in drop_zone.glob(contract.layout.path) if path.is_file() and not path.name.startswith(".")]
-    ordered = sorted(files, key=lambda path: (contract.period_of(path.name) or date.min, path.name))
+    found = [path for path in deliveries(contract, drop_zone) if _is_settled_soon(path)]
+    corrected = [path for path in found if is_corrected(path)]
+    ordered = sorted(set(found) - set(corrected), key=lambda path: (contract.period_of(path.name) or date.min, path.name))
     if contract.load.mode == "replace":
         ordered = ordered[-1:]
-    return [Arrival(path, contract.period_of(path.name), _pending(connection, contract, path)) for path in ordered]
+    return [
+        *(Arrival(path, contract.period_of(path.name), _pending(connection, contract, path)) for path in ordered),
+        *(Arrival(path, None, not _was_tried(connection, contract, path)) for path in corrected),
+    ]
+
+
+def deliveries(contract: Contract, drop_zone: Path) -> Iterator[Path]:
+    """What lies where the contract says, and workbooks beside it that are corrections; finished or not."""
+    if not contract.layout.path:
+        return
+    named = set(drop_zone.glob(contract.layout.path))
+    beside = {path for path in drop_zone.glob(str(Path(contract.layout.path).parent / "*.xlsx")) if is_corrected(path)}
+    for path in sorted(named | beside):
+        name = path.name
+        if not name.startswith((".", "~$")) and not name.lower().endswith((_MARKER, *_UNFINISHED)):
+            yield path
+
+
+def settled(path: Path) -> list[float] | None:
+    """Size and time of what is not being written any more; None of what is, or is gone.
+
+    It has rested for some seconds, or a file of the same name with ``.done`` says that it is whole.
+    """
+    try:
+        items = [path, *path.rglob("*")] if path.is_dir() else [path]
+        found = [item.stat() for item in items]
+        done = path.with_name(f"{path.name}{_MARKER}").exists()
+    except OSError:
+        return None
+    changed = max(item.st_mtime for item in found)
+    if not done and 0 <= time.time() - changed < SETTLED_SECONDS:
+        return None
+    return [sum(item.st_size for item in found), changed]
+
+
+def _is_settled_soon(path: Path) -> bool:
+    until = time.monotonic() + LONGEST_WAIT_SECONDS
+    while settled(path) is None:
+        if time.monotonic() > until or not path.exists():
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _was_tried(connection: psycopg.Connection[Any], contract: Contract, path: Path) -> bool:
+    row = connection.execute(
+        "select count(*) from ops.delivery where dataset = %s and sha256 = %s and (status = 'loaded' or contract_checksum = %s)",
+        (contract.dataset, content_sha256(path), contract.checksum),
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def _pending(connection: psycopg.Connection[Any], contract: Contract, path: Path) -> bool:

@@ -20,7 +20,7 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
 from dopa_pipelines.ingest.load import Delivery, Load, Progress, take_turn
-from dopa_pipelines.ingest.replay import is_corrected, replay
+from dopa_pipelines.ingest.replay import NothingWaitsError, is_corrected, replay
 from dopa_pipelines.ingest.stream import Clock, Files
 from dopa_pipelines.sources import is_fetched
 from dopa_pipelines.sources.containers import content_sha256, unpacked
@@ -51,7 +51,7 @@ def ingest(
     if not path.exists():
         raise UserError(f"{path}: no such file; name a delivery of {contract.dataset}")
     if is_corrected(path):
-        return replay(warehouse, contract, why=f"corrected by the bureau: {path.name}", corrected=path, run_id=run_id)
+        return _ingest_corrected(warehouse, contract, path, run_id)
     run = run_id or str(uuid.uuid4())
     today = datetime.now(BANGKOK).date()
     day = _business_date(contract, path, as_of, today)
@@ -84,6 +84,28 @@ def ingest(
             delivery.delivery = _record_refusal(connection, contract, path, delivery)
             connection.commit()
     return delivery
+
+
+def _ingest_corrected(warehouse: Warehouse, contract: Contract, path: Path, run_id: str | None) -> Delivery:
+    """A workbook of rejected rows that came back: what passes now is loaded. It is refused where nothing of it is."""
+    refused = Delivery(contract.dataset, path.name, "", "rejected", run_id=run_id or str(uuid.uuid4()))
+    try:
+        done = replay(warehouse, contract, why=f"corrected by the bureau: {path.name}", corrected=path, run_id=refused.run_id)
+        if done.delivery is not None:
+            return done
+        worst = ", ".join(f"{code} {count:,}" for code, count in done.reasons.items())
+        refused.rows_read, refused.rows_quarantined, refused.reasons = done.rows_read, done.rows_quarantined, done.reasons
+        refused.problem = (
+            f"{path.name}: none of its {done.rows_read:,} rows keeps the contract of {contract.dataset} ({worst}); they stay in"
+            " the quarantine"
+        )
+    except (Rejected, NothingWaitsError) as refusal:
+        refused.problem = str(refusal)
+    with warehouse.connect(Role.LOADER) as connection, Deposit(warehouse.archive, path, Clock()) as deposit:
+        refused.sha256 = deposit.wait()
+        refused.delivery = _record_refusal(connection, contract, path, refused)
+        connection.commit()
+    return refused
 
 
 def _business_date(contract: Contract, path: Path, as_of: date | None, today: date) -> date | None:

@@ -30,6 +30,7 @@ from dopa_pipelines.ingest.load import take_turn
 from dopa_pipelines.ingest.replay import batches_of
 from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
 from dopa_pipelines.ingest.tables import ensure_tables, type_sql
+from dopa_pipelines.scratch import private_folder
 from dopa_pipelines.sources.containers import unpacked
 from dopa_pipelines.warehouse import Role, Warehouse
 
@@ -194,18 +195,15 @@ class _Rebuild:
                 f"{self.contract.dataset}: the contract of delivery {recorded.id} ({recorded.file}) was not recorded: it is"
                 " older than the keeping of contracts; deliver the file once more"
             )
-        folder = self.warehouse.scratch
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{recorded.contract_checksum}.odcs.yaml"
-        try:
+        with private_folder(self.warehouse.scratch, "contract") as folder:
+            path = folder / f"{recorded.contract_checksum}.odcs.yaml"
             path.write_text(row[0], "utf-8")
-            return replace(read_contract(path), path=self.contract.path)
-        except DocumentError as error:
-            raise UserError(
-                f"{self.contract.dataset}: the contract of delivery {recorded.id} cannot be read any more: {error}"
-            ) from error
-        finally:
-            path.unlink(missing_ok=True)
+            try:
+                return replace(read_contract(path), path=self.contract.path)
+            except DocumentError as error:
+                raise UserError(
+                    f"{self.contract.dataset}: the contract of delivery {recorded.id} cannot be read any more: {error}"
+                ) from error
 
     def _source(self, contract: Contract, recorded: _Recorded) -> Any:
         if recorded.replayed:

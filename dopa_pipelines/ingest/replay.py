@@ -42,6 +42,10 @@ Connection = psycopg.Connection[Any]
 BATCH_ROWS = 50_000
 
 
+class NothingWaitsError(UserError):
+    """No rejected row is there to be replayed."""
+
+
 def is_corrected(path: Path) -> bool:
     """Whether a file is a workbook that ``dopa quarantine export`` wrote."""
     if path.suffix.lower() != ".xlsx" or not zipfile.is_zipfile(path):
@@ -78,9 +82,13 @@ def replay(
         work = _Replay(warehouse, connection, contract, result, content_bytes(corrected) if corrected else 0, clock)
         rows = work.candidates(delivery, values)
         if not rows:
-            raise UserError(
+            raise NothingWaitsError(
                 f"{contract.dataset}: no rejected row waits"
-                + (" among those of the workbook; it was replayed already, or a later delivery replaced them" if values else "")
+                + (
+                    f" among those of {file}; they were replayed already, or a later delivery replaced them"
+                    if values is not None
+                    else ""
+                )
             )
         try:
             if corrected:

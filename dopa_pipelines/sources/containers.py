@@ -11,20 +11,19 @@ import gzip
 import hashlib
 import os
 import re
-import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from dopa_pipelines.errors import Rejected, UserError
+from dopa_pipelines.scratch import private_folder
 
 PIECE_BYTES = 1 << 20
 MAX_BYTES = 64 << 30
@@ -67,12 +66,11 @@ def unpacked(path: Path, scratch: Path) -> Iterator[list[Part]]:
     if kind == "file":
         yield [Part(path.name, path)]
         return
-    try:
-        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="unpacked-", dir=scratch))  # mode 0700
-    except OSError as error:
-        raise UserError(f"{scratch}: nothing can be unpacked there ({error.strerror}); correct its permissions") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(private_folder(scratch, "unpacked"))
+        except OSError as error:
+            raise UserError(f"{scratch}: nothing can be unpacked there ({error.strerror}); correct its permissions") from error
         unpacking = _Unpacking(path.name, folder)
         if kind == "folder":
             unpacking.from_folder(path)
@@ -83,8 +81,6 @@ def unpacked(path: Path, scratch: Path) -> Iterator[list[Part]]:
         if not unpacking.parts:
             raise Rejected(f"{path.name}: holds no file with anything in it; deliver it again")
         yield sorted(unpacking.parts, key=lambda part: part.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def content_sha256(path: Path) -> str:

@@ -1,7 +1,11 @@
 """Rejected rows come back, deliveries are kept, tables can be made again; whoever looks is written down."""
 
 import json
+import os
 import stat
+import sys
+import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,14 @@ import pytest
 import yaml
 
 from dopa_pipelines.contracts import read_contract
-from dopa_pipelines.errors import Rejected, UserError
-from dopa_pipelines.ingest import ingest, replay
+from dopa_pipelines.errors import UserError
+from dopa_pipelines.ingest import arrivals, ingest, replay
 from dopa_pipelines.ingest.archive import place_of, restored
 from dopa_pipelines.ingest.inspect import table_facts
 from dopa_pipelines.ingest.quarantine import MASK, NUMBER, SHEET, export, patterns, rejected_rows
 from dopa_pipelines.ingest.rebuild import rebuild
+from dopa_pipelines.ingest.retention import end_retention
+from dopa_pipelines.scratch import private_folder, sweep
 from dopa_pipelines.warehouse import Role
 
 KEYED = [
@@ -127,8 +133,9 @@ def test_a_corrected_workbook_comes_back_as_a_delivery(table: Any, warehouse: An
     assert place_of(warehouse.archive, result.sha256).is_file()
     sheet.cell(2, header.index(NUMBER) + 1).value = "x"
     book.save(path)
-    with pytest.raises(Rejected, match="row 2 has no quarantine_id"):
-        ingest(warehouse, made.contract, path)
+    refused = ingest(warehouse, made.contract, path)
+    assert refused.status == "rejected"
+    assert "row 2 has no quarantine_id" in (refused.problem or "")
 
 
 def test_personal_values_are_masked_in_every_answer(table: Any, warehouse: Any) -> None:
@@ -273,3 +280,122 @@ def test_a_delivery_that_changes_while_it_is_read_is_refused(table: Any, warehou
     refused = made.deliver("k,v\na,1\n")
     assert (refused.status, "changed while it was read" in (refused.problem or "")) == ("rejected", True)
     assert made.query("select to_regclass('{t}')") == [(None,)]
+
+
+def test_a_correction_in_the_drop_zone_is_tried_once(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    made = table("dropped_correction", PERSONAL)
+    folder = tmp_path / "drop" / "testing" / "dropped_correction"
+    folder.mkdir(parents=True)
+    made.folder = folder
+    made.deliver("เลขประจำตัวประชาชน,v\n1234567890121,1\n1234567890123,2\n", "first.csv")
+    back = folder / "ส่งคืน.xlsx"
+    with warehouse.connect(Role.CUSTODIAN) as connection:
+        export(connection, made.contract, back)
+
+    def waiting() -> list[str]:
+        with warehouse.connect() as connection:
+            found = arrivals(connection, made.contract, tmp_path / "drop")
+        return [item.path.name for item in found if item.pending]
+
+    rest(folder)
+    assert waiting() == ["ส่งคืน.xlsx"]
+    unchanged = ingest(warehouse, made.contract, back)
+    assert (unchanged.status, unchanged.reasons) == ("rejected", {"bad_check_digit": 1})
+    assert waiting() == []
+    book = openpyxl.load_workbook(back)
+    sheet = book[SHEET]
+    column = [cell.value for cell in sheet[1]].index("เลขประจำตัวประชาชน") + 1
+    sheet.cell(2, column).value = "1234567890139"
+    book.save(back)
+    rest(folder)
+    assert waiting() == ["ส่งคืน.xlsx"]
+    assert ingest(warehouse, made.contract, back).rows_loaded == 1
+    assert waiting() == []
+    assert made.rows() == [("1234567890121", 1), ("1234567890139", 2)]
+    again = ingest(warehouse, made.contract, back)
+    assert again.status == "rejected"
+    assert "replayed already" in (again.problem or "")
+
+
+def rest(folder: Path) -> None:
+    """As if everything in a folder had come a minute ago."""
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - 60, time.time() - 60))
+
+
+def test_what_is_still_being_written_is_not_taken(table: Any, warehouse: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys.modules["dopa_pipelines.ingest.arrivals"], "LONGEST_WAIT_SECONDS", 0.3)
+    made = table("being_written", KEYED, load={"mode": "append"})
+    folder = tmp_path / "drop" / "testing" / "being_written"
+    folder.mkdir(parents=True)
+    for name in ("whole.csv", "marked.csv", "growing.csv", "sent.csv.part", ".hidden.csv"):
+        (folder / name).write_text("k,v\na,1\n")
+    rest(folder)
+    several = folder / "several"
+    several.mkdir()
+    (several / "one.csv").write_text("k,v\nb,1\n")
+    rest(several)
+    os.utime(several, (time.time() - 60, time.time() - 60))
+    (folder / "growing.csv").write_text("k,v\na,1\nb,")
+    (folder / "marked.csv").write_text("k,v\nc,1\n")
+    (folder / "marked.csv.done").write_text("")
+    with warehouse.connect() as connection:
+        found = [item.path.name for item in arrivals(connection, made.contract, tmp_path / "drop")]
+    assert found == ["marked.csv", "several", "whole.csv"]
+    rest(folder)
+    with warehouse.connect() as connection:
+        found = [item.path.name for item in arrivals(connection, made.contract, tmp_path / "drop")]
+    assert found == ["growing.csv", "marked.csv", "several", "whole.csv"]
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    left = tmp_path / "unpacked-x"
+    left.mkdir()
+    (left / "000001").write_text("personal")
+    (tmp_path / "piece").write_text("personal")
+    rest(tmp_path)
+    with private_folder(tmp_path, "unpacked") as used:
+        assert stat.S_IMODE(used.stat().st_mode) == 0o700
+        assert not left.exists()
+        assert not (tmp_path / "piece").exists()
+        os.utime(used, (1, 1))
+        assert sweep(tmp_path) == []
+        assert used.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_retention_destroys_what_no_contract_keeps_and_says_so(table: Any, warehouse: Any) -> None:
+    made = table("kept_a_year", KEYED, load={"mode": "append"})
+    made.contract = mended(
+        made, lambda document: document.update(slaProperties=[{"property": "retention", "value": 1, "unit": "y"}])
+    )
+    old = made.deliver("k,v\na,1\nb,x\n", "old.csv")
+    new = made.deliver("k,v\nc,1\nd,y\n", "new.csv")
+    shared = made.deliver("k,v\ne,1\n", "shared.csv")
+    forever = table("kept_for_ever", KEYED, load={"mode": "append"})
+    forever.deliver("k,v\ne,1\n", "shared.csv")
+    with warehouse.connect(Role.LOADER) as connection:
+        connection.execute(
+            "update ops.delivery set received_at = received_at - interval '2 years' where id = any(%s)",
+            ([old.delivery, shared.delivery],),
+        )
+        connection.commit()
+    contracts = [made.contract, forever.contract]
+    seen = end_retention(warehouse, contracts, date.today())
+    assert [item["files"] for item in seen.contents] == [["old.csv"]]
+    assert seen.rejected_rows == {"kept_a_year": 1}
+    assert place_of(warehouse.archive, old.sha256).is_file()
+    assert end_retention(warehouse, contracts, date.today(), apply=True).applied
+    assert not place_of(warehouse.archive, old.sha256).exists()
+    assert place_of(warehouse.archive, new.sha256).is_file()
+    assert place_of(warehouse.archive, shared.sha256).is_file()
+    assert made.query("select original, fields, reasons from quarantine.{d} order by delivery_id") == [
+        ("", None, [{"code": "bad_number", "column": "v"}]),
+        ("d,y", {"k": "d", "v": "y"}, [{"code": "bad_number", "column": "v", "value": "y"}]),
+    ]
+    assert end_retention(warehouse, contracts, date.today()).contents == []
+    result = rebuild(warehouse, made.contract)
+    assert result.equal
+    assert [item["file"] for item in result.destroyed] == ["old.csv"]
+    with warehouse.connect() as connection:
+        assert table_facts(connection, made.contract).reconciled
