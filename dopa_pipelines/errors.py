@@ -17,7 +17,25 @@ class UserError(Exception):
     exit_code: int = 2
 
 
+class UnfinishedError(UserError):
+    """The work was cut off by something that will pass; the same command again finishes it."""
+
+    exit_code: int = 4
+
+
 class Rejected(UserError):  # noqa: N818 - the word of the whole project
-    """A delivery was refused as a whole; nothing of it was loaded."""
+    """A delivery was refused as a whole; nothing of it was loaded.
+
+    Its sentence quotes names and titles from outside: what steers a terminal or breaks the line is shown as an escape.
+    """
 
     exit_code: int = 3
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if message.isprintable() else "".join(map(_shown, message)))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character in "\n\u00a0" else character.encode("unicode_escape").decode()

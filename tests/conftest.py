@@ -54,7 +54,12 @@ MakeContract = Callable[..., Contract]
 
 @pytest.fixture
 def make_contract(tmp_path: Path) -> MakeContract:
-    """Makes a small valid contract in ``tmp_path`` and reads it.
+    """Makes small valid contracts in ``tmp_path``."""
+    return contract_maker(tmp_path)
+
+
+def contract_maker(folder: Path) -> MakeContract:
+    """Makes a small valid contract in ``folder`` and reads it.
 
     ``columns``: ODCS properties; what a column needs is added (type text, classification open). A key of a column that ODCS does
     not know becomes a customProperty, so tests write ``{"name": "pid", "parse": "citizen_number"}``.
@@ -103,7 +108,7 @@ def make_contract(tmp_path: Path) -> MakeContract:
                 {"load": load or {"mode": "replace"}, "gdCatalog": dict.fromkeys(GD_CATALOG_KEYS, "x")} | properties
             ),
         }  # fmt: skip
-        path = tmp_path / f"{dataset}.odcs.yaml"
+        path = folder / f"{dataset}.odcs.yaml"
         path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
         return read_contract(path)
 

@@ -45,10 +45,23 @@ rebuilding.add_to(app)
 retaining.add_to(app)
 
 
+def _run() -> None:
+    try:
+        app(standalone_mode=True)
+    except Exception as error:
+        # Asked by name: most commands that fail have no need of psycopg.
+        if type(error).__module__.partition(".")[0] != "psycopg":
+            raise
+        from dopa_pipelines.warehouse import unfinished
+
+        with unfinished("dopa " + " ".join(sys.argv[1:2])):
+            raise
+
+
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app(standalone_mode=True)
+        _run()
     except UserError as error:
         fail(str(error))
         sys.exit(error.exit_code)

@@ -25,7 +25,7 @@ from dopa_pipelines.ingest.stream import Clock, Files
 from dopa_pipelines.sources import is_fetched
 from dopa_pipelines.sources.containers import content_sha256, unpacked
 from dopa_pipelines.thai import BANGKOK
-from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse import Role, Warehouse, unfinished
 
 Connection = psycopg.Connection[Any]
 
@@ -57,7 +57,7 @@ def ingest(
     day = _business_date(contract, path, as_of, today)
     delivery = Delivery(contract.dataset, path.name, "", "loaded", run_id=run)
     clock = Clock()
-    with warehouse.connect(Role.LOADER) as connection:
+    with unfinished(path.name), warehouse.connect(Role.LOADER) as connection:
         take_turn(connection, contract)
         with clock.step("hash"):
             found = _in_force(connection, contract, path, delivery, day)
@@ -101,7 +101,11 @@ def _ingest_corrected(warehouse: Warehouse, contract: Contract, path: Path, run_
         )
     except (Rejected, NothingWaitsError) as refusal:
         refused.problem = str(refusal)
-    with warehouse.connect(Role.LOADER) as connection, Deposit(warehouse.archive, path, Clock()) as deposit:
+    with (
+        unfinished(path.name),
+        warehouse.connect(Role.LOADER) as connection,
+        Deposit(warehouse.archive, path, Clock()) as deposit,
+    ):
         refused.sha256 = deposit.wait()
         refused.delivery = _record_refusal(connection, contract, path, refused)
         connection.commit()

@@ -32,7 +32,7 @@ from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
 from dopa_pipelines.ingest.tables import ensure_tables, type_sql
 from dopa_pipelines.scratch import private_folder
 from dopa_pipelines.sources.containers import unpacked
-from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse import Role, Warehouse, unfinished
 
 Connection = psycopg.Connection[Any]
 TABLE = "rebuilt"
@@ -84,7 +84,7 @@ def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) ->
     """
     clock = Clock()
     result = Rebuild(contract.dataset)
-    with warehouse.connect(Role.LOADER) as connection:
+    with unfinished(f"rebuild of {contract.dataset}"), warehouse.connect(Role.LOADER) as connection:
         _log(connection, contract)
         take_turn(connection, contract)
         ensure_tables(connection, contract, lambda views: None)

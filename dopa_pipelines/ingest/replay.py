@@ -20,7 +20,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import fastexcel
 import polars as pl
 import psycopg
 from psycopg import sql
@@ -35,8 +34,10 @@ from dopa_pipelines.ingest.quarantine import NUMBER, SHEET
 from dopa_pipelines.ingest.settle import settle_duplicates, settle_references
 from dopa_pipelines.ingest.stream import Clock
 from dopa_pipelines.sources.batch import FLAW, ORIGINAL, ROW, Batch, batch_of
+from dopa_pipelines.sources.office_file import UnusableError
 from dopa_pipelines.sources.reader import clean_title
-from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.sources.workbook import read_sheet
+from dopa_pipelines.warehouse import Role, Warehouse, unfinished
 
 Connection = psycopg.Connection[Any]
 BATCH_ROWS = 50_000
@@ -77,7 +78,7 @@ def replay(
     file = corrected.name if corrected else f"replay of {'delivery ' + str(delivery) if delivery else contract.dataset}"
     result = Delivery(contract.dataset, file, "", "loaded", run_id=run_id or str(uuid.uuid4()))
     values = _corrections(contract, corrected) if corrected else None
-    with warehouse.connect(Role.LOADER) as connection:
+    with unfinished(file), warehouse.connect(Role.LOADER) as connection:
         take_turn(connection, contract)
         work = _Replay(warehouse, connection, contract, result, content_bytes(corrected) if corrected else 0, clock)
         rows = work.candidates(delivery, values)
@@ -248,17 +249,18 @@ def batches_of(contract: Contract, rows: list[dict[str, Any]]) -> Iterator[Batch
 def _corrections(contract: Contract, path: Path) -> dict[int, dict[str, str | None]]:
     """Corrected text by place in the quarantine. Raises Rejected where the workbook is not what was exported."""
     try:
-        sheet = fastexcel.read_excel(path).load_sheet(SHEET, dtypes="string", schema_sample_rows=1).to_polars()
-    except (fastexcel.FastExcelError, OSError) as error:
-        raise Rejected(f"{path.name}: has no readable sheet {SHEET!r}; correct the workbook that was exported") from error
-    titles = {clean_title(title): title for title in sheet.columns}
+        sheet = read_sheet(path, SHEET)
+    except UnusableError as error:
+        raise Rejected(f"{path.name}: {error}; correct the workbook that was exported, with its sheet {SHEET!r}") from error
+    head = sheet.row(0) if sheet.height else ()
+    titles = {clean_title(title): name for name, title in zip(sheet.columns, head, strict=False) if title}
     wanted = {column.name: titles.get(clean_title(column.title)) for column in contract.columns}
     missing = [contract.column(name).title for name, title in wanted.items() if title is None]
     if clean_title(NUMBER) not in titles or missing:
         lacking = ", ".join(missing or [NUMBER])
         raise Rejected(f"{path.name}: the column {lacking} is missing; correct values in place and leave the columns as they are")
     found: dict[int, dict[str, str | None]] = {}
-    for place, row in enumerate(sheet.iter_rows(named=True), 2):
+    for place, row in enumerate(sheet.slice(1).iter_rows(named=True), 2):
         number = row[titles[clean_title(NUMBER)]]
         text = {name: row[title] for name, title in wanted.items() if title is not None}
         if number is None and not any(text.values()):

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dopa_pipelines.errors import UserError
+from dopa_pipelines.errors import UnfinishedError, UserError
 
 Place: TypeAlias = Mapping[str, str]
 """libpq's parameters of one connection: host, port, user, password, dbname, and whatever else a URL gave."""
@@ -105,6 +106,28 @@ class CannotConnectError(UserError):
     def __init__(self, why: str, message: str) -> None:
         super().__init__(message)
         self.why = why
+
+
+@contextmanager
+def unfinished(what: str) -> Iterator[None]:
+    """Tell in one sentence that the server ended, or has no room left, while ``what`` was under way.
+
+    Raises UnfinishedError for what psycopg raises. Nothing of the transaction is there, or all, where it was being committed.
+    """
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled):
+            raise
+        if isinstance(error, psycopg.errors.DiskFull):
+            why, cure = "the disk of the warehouse's server is full", "make room there"
+        else:
+            said = error.diag.message_primary or str(error).strip().splitlines()[0:1] or [type(error).__name__]
+            reason = said if isinstance(said, str) else said[0]
+            why, cure = f"the connection to the warehouse was lost ({reason})", "see that its server runs"
+        raise UnfinishedError(
+            f"{what}: {why}; {cure} and run this again: it is finished then, and nothing is done twice"
+        ) from error
 
 
 def explain(error: psycopg.OperationalError, place: Place, source: str = "") -> CannotConnectError:
