@@ -132,6 +132,8 @@ def _say(item: Delivery) -> None:
         )
         for code, count in item.reasons.items():
             out.print(f"  {code}: {count:,}")
+        if again := item.notes.get("corrected_again"):
+            out.print(f"  {again:,} of them loaded as their bureau corrected them before")
         for unchecked in item.notes.get("references_not_checked", []):
             out.print(f"  not checked, the referenced dataset is not loaded: {unchecked}")
         for title in item.notes.get("unknown_columns", []):

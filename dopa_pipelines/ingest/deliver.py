@@ -20,7 +20,7 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
 from dopa_pipelines.ingest.load import Delivery, Load, Progress, take_turn
-from dopa_pipelines.ingest.replay import NothingWaitsError, is_corrected, replay
+from dopa_pipelines.ingest.replay import NothingWaitsError, correct_again, is_corrected, replay
 from dopa_pipelines.ingest.stream import Clock, Files
 from dopa_pipelines.sources import is_fetched
 from dopa_pipelines.sources.containers import content_sha256, unpacked
@@ -74,6 +74,8 @@ def ingest(
             delivery.seconds = clock.rounded()
             with clock.step("commit"):
                 work.record(delivery.seconds)
+                if delivery.rows_quarantined:
+                    correct_again(warehouse, connection, contract, delivery, clock)
                 connection.commit()
         except Rejected as refusal:
             connection.rollback()

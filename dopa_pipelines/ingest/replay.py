@@ -96,8 +96,7 @@ def replay(
                 with Deposit(warehouse.archive, corrected, clock) as deposit:
                     result.sha256 = deposit.wait()
             else:
-                ids = ",".join(str(row["id"]) for row in rows)
-                result.sha256 = hashlib.sha256(f"replay:{contract.checksum}:{ids}".encode()).hexdigest()
+                result.sha256 = _name(contract, rows)
             work.enforce(rows)
             result.seconds = clock.rounded()
             if result.rows_loaded:
@@ -109,6 +108,45 @@ def replay(
         except psycopg.errors.ProgramLimitExceeded as error:
             raise Rejected(f"{file}: {error.diag.message_primary}; a key value is too long") from error
     return result
+
+
+def correct_again(warehouse: Warehouse, connection: Connection, contract: Contract, delivery: Delivery, clock: Clock) -> None:
+    """Correct the rows of a delivery as they were corrected when the same content was loaded before, under another contract.
+
+    Within the transaction that loads the delivery: there is no moment at which the corrections are lost.
+    """
+    found = connection.execute(
+        sql.SQL(
+            """
+            select distinct on (new.id) new.id, old.corrected
+            from {quarantine} new
+            join {quarantine} old on old.file = new.file and old.row = new.row and old.corrected is not null
+            join ops.delivery d on d.id = old.delivery_id and d.sha256 = %s and d.id <> %s
+            where new.delivery_id = %s and new.replayed_by is null
+            order by new.id, old.id desc
+            """
+        ).format(quarantine=sql.Identifier("quarantine", contract.dataset)),
+        (delivery.sha256, delivery.delivery, delivery.delivery),
+    ).fetchall()
+    if not found:
+        return
+    connection.execute("drop table if exists incoming")
+    result = Delivery(contract.dataset, f"corrections of {delivery.file}", "", "loaded", run_id=delivery.run_id)
+    work = _Replay(warehouse, connection, contract, result, 0, clock)
+    rows = work.candidates(delivery.delivery, dict(found))
+    result.sha256 = _name(contract, rows)
+    work.enforce(rows)
+    if result.rows_loaded:
+        work.finish({}, f"corrected when {delivery.file} was loaded before")
+        delivery.notes["corrected_again"] = result.rows_loaded
+    else:
+        connection.execute("delete from ops.delivery where id = %s", (result.delivery,))
+
+
+def _name(contract: Contract, rows: list[dict[str, Any]]) -> str:
+    """What stands for the content of a replay, which is no file."""
+    ids = ",".join(str(row["id"]) for row in rows)
+    return hashlib.sha256(f"replay:{contract.checksum}:{ids}".encode()).hexdigest()
 
 
 class _Replay(Load):

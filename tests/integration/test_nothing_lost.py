@@ -317,6 +317,35 @@ def test_a_correction_in_the_drop_zone_is_tried_once(table: Any, warehouse: Any,
     assert "replayed already" in (again.problem or "")
 
 
+def test_corrections_outlive_a_change_of_the_contract(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    listed = [KEYED[0] | {"logicalTypeOptions": {"pattern": "^[abc]$"}}, KEYED[1]]
+    made = table("corrected_again", listed)
+    made.deliver("k,v\na,1\nb,x\nc,y\nd,4\n")
+    back = tmp_path / "back.xlsx"
+    with warehouse.connect(Role.CUSTODIAN) as connection:
+        export(connection, made.contract, back)
+    book = openpyxl.load_workbook(back)
+    sheet = book[SHEET]
+    sheet.cell(2, [cell.value for cell in sheet[1]].index("v") + 1).value = "2"
+    book.save(back)
+    assert ingest(warehouse, made.contract, back).rows_loaded == 1
+    assert made.rows() == [("a", 1), ("b", 2)]
+    mended(made, allow("a", "b", "c", "d"))
+    done = made.deliver("k,v\na,1\nb,x\nc,y\nd,4\n")
+    assert (done.status, done.rows_loaded, done.notes["corrected_again"]) == ("loaded", 2, 1)
+    assert made.rows() == [("a", 1), ("b", 2), ("d", 4)]
+    assert rebuild(warehouse, made.contract).equal
+    with warehouse.connect() as connection:
+        assert table_facts(connection, made.contract).reconciled
+    # A correction that the contract no longer allows stays in the quarantine.
+    mended(made, allow("a", "c"))
+    assert made.deliver("k,v\na,1\nb,x\nc,y\nd,4\n", accept_shrink=True).status == "loaded"
+    assert made.rows() == [("a", 1)]
+    assert made.query("select count(*) from ops.delivery where file like 'corrections of%' and dataset = '{d}'") == [(1,)]
+    with warehouse.connect() as connection:
+        assert table_facts(connection, made.contract).reconciled
+
+
 def rest(folder: Path) -> None:
     """As if everything in a folder had come a minute ago."""
     for path in folder.iterdir():
