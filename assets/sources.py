@@ -124,6 +124,9 @@ _KINDS = {
     "delimited": "csv",
     "fixed_width": "file",
     "xlsx": "excel",
+    "xls": "excel",
+    "html": "excel",
+    "dbf": "file",
     "json_lines": "json",
     "json": "json",
     "geojson": "json",
@@ -206,6 +209,8 @@ def _results(
             **counts,
             "rejected_rows": dg.MetadataValue.md(preview),
         }
+        if counts["rows_quarantined"]:
+            metadata["what_to_do"] = dg.MetadataValue.md(repair_rows(contract))
         reasons: dict[str, int] = {}
         for delivery in loaded:
             for code, count in delivery.reasons.items():
@@ -218,7 +223,8 @@ def _results(
         check_name="contract",
         passed=not problems,
         description="; ".join(problems) or None,
-        metadata={**counts, "deliveries_refused": len(refused)},
+        metadata={**counts, "deliveries_refused": len(refused)}
+        | ({"what_to_do": dg.MetadataValue.md(repair_delivery(contract))} if refused else {}),
     )
     yield dg.AssetCheckResult(
         asset_key=key,
@@ -242,6 +248,28 @@ def _results(
                 severity=_severity(rule),
                 description="nothing is loaded yet",
             )
+
+
+def repair_rows(contract: Contract) -> str:
+    """What a steward does about rejected rows, in Markdown; docs/stewards.md says more."""
+    name = contract.dataset
+    return (
+        f"- ดูเหตุผลและวิธีแก้ / why, and what to do: `dopa quarantine explain {name}`\n"
+        f"- ส่งให้สำนักเจ้าของข้อมูลแก้ไข / for the bureau to correct: `dopa quarantine export {name}`\n"
+        f"- นำไฟล์ที่แก้แล้วกลับเข้าระบบ / bring the corrected file back: `dopa ingest {name} FILE`\n"
+        f'- แก้สัญญาข้อมูลหรือข้อมูลอ้างอิงแล้ว / the contract or a reference was mended: `dopa quarantine replay {name} --why "…"`'
+    )
+
+
+def repair_delivery(contract: Contract) -> str:
+    """What a steward does about a refused delivery, in Markdown."""
+    name, path = contract.dataset, "/".join(contract.path.parts[-3:])
+    where = contract.layout.path or contract.layout.url_environment
+    return (
+        f"- ไฟล์ผิด: ขอไฟล์ใหม่แล้ววางที่ / the file is wrong: put a corrected one at `{where}`\n"
+        f"- สัญญาข้อมูลผิด: แก้ / the contract is wrong: mend `{path}`, `dopa check`, `dopa ingest {name}`\n"
+        f"- ข้อมูลลดลงจริง / fewer rows are right: `dopa ingest {name} FILE --accept-shrink`"
+    )
 
 
 def _rule_result(key: dg.AssetKey, rule: TableRule, count: int) -> dg.AssetCheckResult:

@@ -20,8 +20,9 @@ Classification = Literal["open", "internal", "personal", "confidential", "secret
 PdpaRole = Literal["direct_identifier", "quasi_identifier", "sensitive", "none"]
 LoadMode = Literal["replace", "append", "replace_scope", "history"]
 Keep = Literal["first", "last", "none"]
-FileFormat = Literal["delimited", "fixed_width", "xlsx", "json_lines", "json", "geojson", "json_api", "sql"]
+FileFormat = Literal["delimited", "fixed_width", "xlsx", "xls", "html", "dbf", "json_lines", "json", "geojson", "json_api", "sql"]
 Severity = Literal["error", "warning"]
+Paging = Literal["page", "link", "cursor", "offset", "none"]
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Layout:
     """How the silo sends the data. Field meanings: docs/contracts.md."""
 
     format: FileFormat
-    type: Literal["local", "api", "postgresql"] = "local"
+    type: Literal["local", "api", "postgresql", "mysql"] = "local"
     path: str = ""
     encoding: str = "utf-8"
     delimiter: str = ","
@@ -191,12 +192,17 @@ class Layout:
     quoted: bool = False
     trailing_delimiter: bool = False
     sheet: str | None = None
+    header_rows: int = 1
     totals: Totals | None = None
     period: str | None = None
     query: str | None = None
     records_path: str = "data"
     next_page: str = "next"
     page_parameter: str = "page"
+    paging: Paging = "page"
+    page_size: int | None = None
+    size_parameter: str = "limit"
+    total_path: str | None = None
     url_environment: str | None = None
     token_environment: str | None = None
     unpivot: Unpivot | None = None
@@ -286,14 +292,14 @@ class Contract:
         return (*map(self.column, unpivot.identity), *fields)
 
     @property
-    def rows_per_line(self) -> int:
-        """Rows that one line of a delivery makes; 1 unless the layout is unpivoted."""
-        return len(self.layout.unpivot.rows) if self.layout.unpivot else 1
-
-    @property
     def has_history(self) -> bool:
         """Whether its table says since when and until when a row held; a delivery is a snapshot."""
         return self.load.mode == "history"
+
+    @property
+    def rows_per_line(self) -> int:
+        """Rows that one line of a delivery makes; 1 unless the layout is unpivoted."""
+        return len(self.layout.unpivot.rows) if self.layout.unpivot else 1
 
     @property
     def table(self) -> str:
@@ -302,7 +308,7 @@ class Contract:
     @property
     def feed(self) -> tuple[str, str]:
         """OpenLineage namespace and name of what the silo sends: the feed is the dataset, a delivery its version."""
-        return {"local": "file", "api": "api", "postgresql": "postgres"}[self.layout.type], f"{self.bureau}/{self.dataset}"
+        return {"local": "file", "api": "api", "postgresql": "postgres", "mysql": "mysql"}[self.layout.type], f"{self.bureau}/{self.dataset}"
 
     @property
     def references(self) -> tuple[str, ...]:

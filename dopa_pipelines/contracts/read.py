@@ -32,6 +32,7 @@ from dopa_pipelines.contracts.model import (
     Layout,
     Load,
     LoadMode,
+    Paging,
     Partition,
     PdpaRole,
     Reference,
@@ -82,8 +83,8 @@ COLUMN_PROPERTIES = (
     "renamedFrom", "lawfulBasis", "purpose", "fromFile",
 )  # fmt: skip
 SERVER_PROPERTIES = (
-    "delimiter", "header", "trailingDelimiter", "quoted", "sheet", "totals", "period", "recordsPath", "nextPage",
-    "pageParameter", "query", "urlEnvironment", "tokenEnvironment", "unpivot",
+    "delimiter", "header", "trailingDelimiter", "quoted", "sheet", "headerRows", "totals", "period", "recordsPath", "nextPage",
+    "pageParameter", "paging", "pageSize", "sizeParameter", "totalPath", "query", "urlEnvironment", "tokenEnvironment", "unpivot",
 )  # fmt: skip
 CONTRACT_PROPERTIES = ("load", "gdCatalog", "titleEn", "descriptionTh", "keyDataset", "partition")
 QUALITY_PROPERTIES = ("nationalDimension", "reason", "descriptionTh")
@@ -98,8 +99,9 @@ GD_CATALOG_KEYS = (
 """The 14 mandatory items of the government data catalogue (มรด. 3-1:2565)."""
 
 MAX_WIDE_FIELDS = 10_000
+MAX_HEADER_ROWS = 20
 FORMATS = get_args(FileFormat)
-FORMAT_OF_TYPE = {"local": "", "api": "json_api", "postgresql": "sql"}
+FORMAT_OF_TYPE = {"local": "", "api": "json_api", "postgresql": "sql", "mysql": "sql"}
 """Server types and the form that one implies; ODCS lets only a local server state its format."""
 IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]{0,58}$")
 UNIT_DAYS = {"d": 1, "w": 7, "m": 31, "q": 92, "y": 366}
@@ -309,6 +311,7 @@ class _Reader:
             compiled = self.regex(period, "period", *at)
             if compiled and not {"year", "month"} <= set(compiled.groupindex):
                 self.wrong("period must name the groups (?P<year>...) and (?P<month>...)", *at)
+        paging, size = self.paging(own, form, *at)
         return Layout(
             format=form,
             type=cast(Any, kind),
@@ -318,16 +321,44 @@ class _Reader:
             header=bool(own.get("header", True)),
             quoted=bool(own.get("quoted", False)),
             trailing_delimiter=bool(own.get("trailingDelimiter", False)),
-            sheet=own.get("sheet"),
+            sheet=None if own.get("sheet") is None else str(own["sheet"]),
+            header_rows=self.header_rows(own.get("headerRows", 1), form, *at),
             totals=Totals(totals["column"], totals["pattern"]) if totals else None,
             period=period,
             query=own.get("query"),
             records_path=str(own.get("recordsPath", "" if form == "json" else "data") or ""),
             next_page=str(own.get("nextPage", "next")),
-            page_parameter=str(own.get("pageParameter", "page")),
+            page_parameter=str(own.get("pageParameter", paging if paging in ("cursor", "offset") else "page")),
+            paging=paging,
+            page_size=size,
+            size_parameter=str(own.get("sizeParameter", "limit")),
+            total_path=str(own["totalPath"]) if own.get("totalPath") else None,
             url_environment=own.get("urlEnvironment"),
             token_environment=own.get("tokenEnvironment"),
         )
+
+    def paging(self, own: Mapping[str, Any], form: str, *at: str | int) -> tuple[Paging, int | None]:
+        """How an API is paged, and how many records are asked for at once."""
+        paging = cast(Paging, self.choice(own.get("paging", "page"), get_args(Paging), "paging", *at))
+        for name in ("paging", "pageSize", "sizeParameter", "totalPath"):
+            if name in own and form != "json_api":
+                self.wrong(f"{name} is for a server of type api", *at)
+        size = own.get("pageSize")
+        if size is not None and (type(size) is not int or size < 1):
+            self.wrong(f"pageSize {size!r} must be a whole number of at least 1", *at)
+            size = None
+        if paging == "offset" and size is None:
+            self.wrong("paging offset needs the customProperty pageSize: how many records are asked for at once", *at)
+        return paging, size
+
+    def header_rows(self, value: Any, form: str, *at: str | int) -> int:
+        """How many rows of a sheet the header has."""
+        if type(value) is not int or not 1 <= value <= MAX_HEADER_ROWS:
+            self.wrong(f"headerRows {value!r} must be a whole number from 1 to {MAX_HEADER_ROWS}", *at)
+            return 1
+        if value > 1 and form not in ("xlsx", "xls", "html"):
+            self.wrong("headerRows is for a server of format xlsx, xls or html", *at)
+        return value
 
     def totals_column(self, layout: Layout, columns: tuple[Column, ...]) -> None:
         """Total rows are told by what stands in the file."""
@@ -582,7 +613,7 @@ class _Reader:
                 self.wrong("a rule on the table is of type custom (a row), sql (the table) or duplicateValues", *keys)
         return tuple(rows), tuple(tables)
 
-    def load(self, value: Any, columns: tuple[Column, ...]) -> Load:
+    def load(self, value: Any, columns: tuple[Column, ...], layout: Layout) -> Load:
         at = self.custom_line("load")
         if not isinstance(value, dict):
             self.wrong("customProperty load is missing, such as {mode: replace, duplicates: first}", *at)

@@ -68,11 +68,14 @@ class Reader(ABC):
     def match_titles(self, titles: Sequence[str | None]) -> dict[str, int]:
         """Where each contract column stands among ``titles``. Raises Rejected where one is missing or stands twice."""
         cleaned = [clean_title(title) for title in titles]
+        forms = [title_forms(title) for title in titles]
         found: dict[str, int] = {}
         missing: list[Column] = []
         for column in self.contract.file_columns:
             known = [clean_title(title) for title in column.known_titles]
             places = [place for place, title in enumerate(cleaned) if title and title in known]
+            # A title in two languages stands on two lines; the whole comes first.
+            places = places or [place for place, form in enumerate(forms) if not form.isdisjoint(known)]
             if len(places) > 1:
                 raise self.refuse(
                     f"the title {titles[places[0]]!r} of column {column.name} stands {len(places)} times;"
@@ -84,14 +87,14 @@ class Reader(ABC):
                 missing.append(column)
         if missing:
             wanted = ", ".join(f"{column.name} ({column.title})" for column in missing)
-            there = ", ".join(str(title).strip() for title in titles[:60] if title)
+            there = ", ".join(" ".join(str(title).split()) for title in titles[:60] if title)
             raise self.refuse(
                 f"column missing: {wanted}; the file has: {there[:400]}. Ask the bureau for the column, or add its new title"
                 f" to 'titles' in {self.contract.path.name}"
             )
         used = set(found.values())
         self.unknown_titles = tuple(
-            str(titles[place]).strip() for place, title in enumerate(cleaned) if title and place not in used
+            " ".join(str(titles[place]).split()) for place, title in enumerate(cleaned) if title and place not in used
         )
         return found
 
@@ -101,23 +104,34 @@ def clean_title(title: str | None) -> str:
     return re.sub(r"\s+", " ", (title or "").replace("\ufeff", "")).strip().casefold()
 
 
+def title_forms(title: str | None) -> frozenset[str]:
+    """What a title may be known as: the whole, or one of its lines."""
+    lines = (title or "").splitlines()
+    return frozenset(filter(None, map(clean_title, [title, *lines] if len(lines) > 1 else [title])))
+
+
 def open_reader(contract: Contract, path: Path, name: str | None = None) -> Reader:
     """The reader for the contract's form. ``name``: what to call the file in messages."""
+    from dopa_pipelines.sources.dbf import DbfReader
     from dopa_pipelines.sources.delimited import DelimitedReader
     from dopa_pipelines.sources.fixed_width import FixedWidthReader
     from dopa_pipelines.sources.geojson import GeoJsonReader
     from dopa_pipelines.sources.json_document import JsonReader
     from dopa_pipelines.sources.json_lines import JsonLinesReader
-    from dopa_pipelines.sources.xlsx import XlsxReader
+    from dopa_pipelines.sources.query_result import QueryResultReader
+    from dopa_pipelines.sources.workbook import WorkbookReader
 
     readers: dict[str, type[Reader]] = {
         "delimited": DelimitedReader,
         "fixed_width": FixedWidthReader,
-        "xlsx": XlsxReader,
+        "xlsx": WorkbookReader,
+        "xls": WorkbookReader,
+        "html": WorkbookReader,
+        "dbf": DbfReader,
         "json_lines": JsonLinesReader,
         "json": JsonReader,
         "geojson": GeoJsonReader,
         "json_api": JsonLinesReader,  # fetched into JSON lines first: the delivery is what was fetched
-        "sql": JsonLinesReader,
+        "sql": QueryResultReader,
     }
     return readers[contract.layout.format](contract, path, name)
