@@ -47,6 +47,6 @@ def test_commands_and_settings_are_in_the_readme() -> None:
 
 
 def test_pictures_are_there() -> None:
-    for document in ("README.md",):
-        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / document).read_text("utf-8")):
-            assert (ROOT / picture).is_file(), picture
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", document.read_text("utf-8")):
+            assert (document.parent / picture).is_file(), picture
