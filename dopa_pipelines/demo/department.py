@@ -60,7 +60,9 @@ MIN_PERSONS, MAX_PERSONS = 2_000, 5_000_000
 CARD_DAYS = 15
 HOTEL_FILE = "hotel_licence.jsonl"
 LINKAGE_FILE = "linkage_usage.jsonl"
-"""What the silo serves, as JSON lines: the name under which the answer key knows it."""
+"""What the silos serve, as JSON lines."""
+HOTEL_DELIVERY, LINKAGE_DELIVERY = "hotel_licence.csv", "linkage_usage.jsonl"
+"""What is fetched from them: the names that the answer key knows."""
 
 DUPLICATE = Recipe("duplicate_key")
 LAYOUT_BLANKS = 3
@@ -281,10 +283,10 @@ class _Department:
         planted = [(first + place[ordinal - 1], reason) for ordinal, reason in answers]
         self.key.record(dataset, file, len(records), planted, blanks + (total is not None))
 
-    def _serve(self, dataset: str, name: str, records: Sequence[Record], answers: list[tuple[int, str]]) -> None:
+    def _serve(self, dataset: str, name: str, delivery: str, records: Sequence[Record], answers: list[tuple[int, str]]) -> None:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         write_whole(self.settings.demo_path / name, lines.encode())
-        self.key.record(dataset, name, len(records), answers)
+        self.key.record(dataset, delivery, len(records), answers)
 
     # The datasets.
 
@@ -863,7 +865,7 @@ class _Department:
             keep="none",
         )  # fmt: skip
         records, answers = self._records(good, planter)
-        self._serve("hotel_licence", HOTEL_FILE, records, answers)
+        self._serve("hotel_licence", HOTEL_FILE, HOTEL_DELIVERY, records, answers)
 
     def _complaint(self, rng: Random) -> None:
         people = self.register.persons.filter((pl.col("status") == "0") & ~pl.col("unregistered"))
@@ -970,7 +972,7 @@ class _Department:
             lambda record, serial: record | {"agency": f"หน่วยงานทดสอบที่ {serial}"},
         )  # fmt: skip
         records, answers = self._records(good, planter)
-        self._serve("linkage_usage", LINKAGE_FILE, records, answers)
+        self._serve("linkage_usage", LINKAGE_FILE, LINKAGE_DELIVERY, records, answers)
 
 
 def _with_levels(offices: pl.DataFrame, tambons: pl.DataFrame, people: pl.DataFrame, houses: pl.DataFrame) -> pl.DataFrame:

@@ -40,6 +40,7 @@ class FeedKind(StrEnum):
     FILE = "file"
     API = "api"
     POSTGRES = "postgres"
+    MYSQL = "mysql"
 
 
 @dataclass(frozen=True, slots=True)

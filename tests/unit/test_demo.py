@@ -366,7 +366,7 @@ def test_hotels_are_invalid_only_where_planted(department: Settings, key: Answer
     rows = hotel_rows(department)
     times = Counter(record["licence_no"] for record in rows)
     for number, record in enumerate(rows, 1):
-        reason = bad.get(("hotel_licence.jsonl", number))
+        reason = bad.get(("hotel_licence.csv", number))
         assert (times[record["licence_no"]] > 1) == (reason == "duplicate_key")
         if reason is None:
             assert date.fromisoformat(record["issued_on"]) < date.fromisoformat(record["expires_on"])

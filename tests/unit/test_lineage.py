@@ -98,12 +98,12 @@ def test_a_name_leads_back_to_what_it_names() -> None:
     assert HERE.target(DatasetName("file", "registration/person_register")) is None
 
 
-@pytest.mark.parametrize("server", ["local", "api", "postgresql"])
+@pytest.mark.parametrize("server", ["local", "api", "postgresql", "mysql"])
 def test_contracts_name_their_feeds_alike(server: str) -> None:
     # A contract lies below lineage and names its feed itself.
     contract = SimpleNamespace(layout=SimpleNamespace(type=server), bureau="registration", dataset="person_register")
     named = Contract.feed.fget(contract)  # type: ignore[attr-defined]
-    kind = {"local": FeedKind.FILE, "api": FeedKind.API, "postgresql": FeedKind.POSTGRES}[server]
+    kind = {"local": FeedKind.FILE, "api": FeedKind.API, "postgresql": FeedKind.POSTGRES, "mysql": FeedKind.MYSQL}[server]
     assert named == (kind, "registration/person_register")
 
 
