@@ -2,14 +2,10 @@
 
 import csv
 import io
-import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
 import pytest
@@ -19,8 +15,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dopa_pipelines.contracts import Contract
-from dopa_pipelines.errors import Rejected, UserError
-from dopa_pipelines.sources import feeds, fetch, lines, open_reader
+from dopa_pipelines.errors import Rejected
+from dopa_pipelines.sources import lines, open_reader
 from dopa_pipelines.sources.batch import frame_of
 
 AB = [{"name": "a"}, {"name": "b"}]
@@ -189,101 +185,3 @@ def test_half_characters_in_json_are_no_end(make_contract: Any, write: Any) -> N
     )
     assert values(pl.concat(map(frame_of, reader.batches())).to_dicts()) == [(1, None, "?", "1")]
     assert reader.unknown_titles == ("?",)
-
-
-Answer = Callable[[int], tuple[int, bytes]]
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], list[int]]]:
-    """Serves pages by a function from page number to status and body; gives the list of pages that were asked for."""
-    servers = []
-
-    def start(answer: Answer) -> list[int]:
-        asked: list[int] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                page = int(parse_qs(urlsplit(self.path).query)["page"][0])
-                asked.append(page)
-                status, body = answer(page) if self.headers.get("Authorization") == "Bearer good" else (401, b"{}")
-                self.send_response(status)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        monkeypatch.setenv("TEST_URL", f"http://127.0.0.1:{server.server_address[1]}/")
-        monkeypatch.setenv("TEST_TOKEN", "good")
-        monkeypatch.setattr(feeds.time, "sleep", lambda _: None)
-        return asked
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def api(make_contract: Any) -> Contract:
-    layout = {"urlEnvironment": "TEST_URL", "tokenEnvironment": "TEST_TOKEN"}
-    contract: Contract = make_contract("d", AB, server={"format": "json_api", "type": "api"}, layout=layout)
-    return contract
-
-
-def page(records: list[dict[str, Any]], following: int | None) -> tuple[int, bytes]:
-    return 200, json.dumps({"data": records, "next": following}).encode()
-
-
-def test_an_api_is_read_page_by_page_and_tried_again(api: Contract, serve: Any, tmp_path: Path) -> None:
-    failed: list[int] = []
-
-    def answer(number: int) -> tuple[int, bytes]:
-        if number == 2 and not failed:
-            failed.append(number)
-            return 500, b"oops"
-        return page([{"a": str(number), "b": "x"}], number + 1 if number < 3 else None)
-
-    asked = serve(answer)
-    path = fetch(api, tmp_path / "spool")
-    rows, _ = read(api, path)
-    assert [row["a"] for row in rows] == ["1", "2", "3"]
-    assert asked == [1, 2, 2, 3]
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (lambda number: page([], 1), "paging does not end"),
-        (lambda number: (500, b""), "status 500"),
-        (lambda number: (200, b'{"rows": []}'), "no list of objects under 'data'"),
-        (lambda number: (200, b'{"data": [{"a"'), "did not answer"),
-        (lambda number: (200, b"[]"), "sends no JSON object"),
-    ],
-)
-def test_an_api_that_misbehaves_is_refused_and_leaves_no_file(
-    api: Contract, serve: Any, tmp_path: Path, answer: Answer, words: str
-) -> None:
-    serve(answer)
-    with pytest.raises(Rejected, match=words):
-        fetch(api, tmp_path / "spool")
-    assert list((tmp_path / "spool").iterdir()) == []
-
-
-def test_a_wrong_token_is_not_tried_again(api: Contract, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = serve(lambda number: page([], None))
-    monkeypatch.setenv("TEST_TOKEN", "bad")
-    with pytest.raises(Rejected, match=r"status 401.*TEST_URL and TEST_TOKEN"):
-        fetch(api, tmp_path / "spool")
-    assert asked == [1]
-
-
-def test_an_address_that_is_not_set_is_named(api: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TEST_URL", raising=False)
-    with pytest.raises(UserError, match=r"TEST_URL .* is not set"):
-        fetch(api, tmp_path)
