@@ -5,13 +5,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo up test lint bench clean lock
+.PHONY: help demo up test lint bench fuzz clean lock
 
 help:
 	@echo "make demo    a synthetic department from its silos to open data"
 	@echo "make up      the Dagster UI on that state, until Ctrl-C"
 	@echo "make test    all tests;  make lint  all linters"
-	@echo "make bench   measures against peers;  make clean  removes state and environment"
+	@echo "make bench   measures against peers;  make fuzz  every reader on 100,000 broken files"
+	@echo "make clean   removes state and environment"
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; install it, or name it: make demo PYTHON=/path/to/python3"; exit 2; }
@@ -44,6 +45,10 @@ lint: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bench.lock
 	@$(BIN)/python -m benchmarks
+
+# Every reader on 100,000 broken files; ARGS="--inputs 1000 --seed 7 --target json" for others.
+fuzz: $(READY)
+	@$(BIN)/python -m tests.bad_input.fuzz $(ARGS)
 
 clean:
 	@rm -rf .dopa .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -92,7 +92,11 @@ class Deposit:
     def _run(self) -> None:
         try:
             with self._clock.step("archive"):
-                self._sha256 = store(self._archive, self._path)
+                if self._path.is_symlink():
+                    # Refused, and what it points to is not the sender's to give.
+                    self._sha256 = hashlib.sha256(os.fsencode(os.readlink(self._path))).hexdigest()
+                else:
+                    self._sha256 = store(self._archive, self._path)
         except BaseException as error:
             self._error = error
 
@@ -195,6 +199,6 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
     items = sorted(path.rglob("*")) if path.is_dir() else [path]
     facts: list[tuple[str, int, int]] = []
     for item in items:
-        stat = item.stat()
+        stat = item.lstat()
         facts.append((str(item), stat.st_size, stat.st_mtime_ns))
     return facts

@@ -58,4 +58,10 @@ class Encoder:
 
 def csv_of(frame: pl.DataFrame) -> bytes:
     """CSV as COPY reads it: nulls are empty, empty text is quoted."""
-    return frame.write_csv(include_header=False, quote_style="non_numeric", datetime_format="%Y-%m-%dT%H:%M:%S%.6f%:z").encode()
+    # A format of all times would ask those without a zone for one.
+    times = [
+        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f" + "%:z" * bool(kind.time_zone))
+        for name, kind in frame.schema.items()
+        if isinstance(kind, pl.Datetime)
+    ]
+    return frame.with_columns(times).write_csv(include_header=False, quote_style="non_numeric").encode()

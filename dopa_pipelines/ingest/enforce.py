@@ -35,6 +35,10 @@ UNREGISTERED = "unregistered_citizen_number"
 
 _DATE_FORMS: dict[str, Form] = {"date": "any", "be_yymm": "yymm", "be_date_ymd": "ymd"}
 _DIGITS = {"citizen_number": 13, "house_code": 11}
+_YEARS = (1800, 2200)
+"""Common years of a time, as of a date: a year beyond them is one of another era, or a slip."""
+_DECIMAL_BYTES = 15_000
+"""A longer decimal, or one with an exponent of four digits, may have more places than PostgreSQL's numeric holds (16,383)."""
 _INTEGERS = {"smallint": pl.Int16, "integer": pl.Int32, "bigint": pl.Int64}
 _TRUE = ["true", "t", "yes", "y", "1", "ใช่"]
 _FALSE = ["false", "f", "no", "n", "0", "ไม่ใช่"]
@@ -78,6 +82,7 @@ class Plan:
         self.contract = contract
         self.as_of = as_of
         self.period = period
+        _refuse_patterns(contract)
         self._rules = [(rule.name, _expression(contract, rule.name, rule.expression)) for rule in contract.row_rules]
         months = [part.column for part in contract.load.scope if period]
         dates = {name for name, kind in contract.table_columns if kind == "date"}
@@ -201,7 +206,10 @@ class Plan:
             wide = pl.when(plain.str.contains(r"^[+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?$")).then(plain)
             frame = frame.with_columns(wide.cast(pl.Float64, strict=False).alias("wide"))
             kept = pl.col("plain") if is_decimal(kind) else pl.col("wide")
-            narrow = pl.when(pl.col("wide").is_finite()).then(kept)
+            fits = pl.col("wide").is_finite()
+            if is_decimal(kind):
+                fits &= (plain.str.len_bytes() <= _DECIMAL_BYTES) & ~plain.str.contains(r"[eE][+-]?0*[0-9]{4,}$")
+            narrow = pl.when(fits).then(kept)
             readable = pl.col("wide").is_not_null()
         frame = frame.with_columns(narrow.alias("value"))
         checks = [(~readable, "bad_number"), (pl.col("value").is_null(), "out_of_range")]
@@ -245,10 +253,14 @@ class Plan:
         moment = pl.col("t").str.replace(" ", "T").str.replace(r"Z$", "+00:00")
         offset = moment.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False, time_unit="us")
         local = moment.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="us")
-        local = local.dt.replace_time_zone("Asia/Bangkok").dt.convert_time_zone("UTC")
+        # Bangkok skipped 18 minutes on 1 April 1920.
+        local = local.dt.replace_time_zone("Asia/Bangkok", non_existent="null").dt.convert_time_zone("UTC")
         value = pl.coalesce(offset, local).dt.convert_time_zone(zone or "Asia/Bangkok")
         frame = frame.with_columns((value if zone else value.dt.replace_time_zone(None)).alias("value"))
-        checks = [(pl.col("value").is_null(), "bad_date")]
+        checks = [
+            (pl.col("value").is_null(), "bad_date"),
+            (~pl.col("value").dt.year().is_between(*_YEARS), "impossible_date"),
+        ]
         if column.maximum == "delivery":
             checks.append((pl.col("value").dt.date() > self.as_of, "future_date"))
         frame = frame.with_columns(_reason(column, pl.col("t").is_null(), checks))
@@ -292,6 +304,21 @@ def _as_date(column: Column, value: object) -> date:
         return value if isinstance(value, date) else date.fromisoformat(str(value))
     except ValueError as error:
         raise UserError(f"the limit {value!r} of column {column.name} must be a date such as 1900-01-01") from error
+
+
+def _refuse_patterns(contract: Contract) -> None:
+    """Raises UserError for a pattern that is right in Python, but not for columns (which can look neither ahead nor behind)."""
+    totals = contract.layout.totals
+    patterns = {column.name: column.pattern for column in contract.columns if column.pattern}
+    for name, pattern in [*patterns.items(), *([("totals", totals.pattern)] if totals else [])]:
+        try:
+            pl.Series([""]).str.contains(pattern)
+        except pl.exceptions.PolarsError as error:
+            reason = next((line[7:] for line in str(error).splitlines() if line.startswith("error: ")), "unknown form")
+            raise UserError(
+                f"{contract.path.name}: the pattern {pattern!r} of {name} cannot be applied to columns ({reason});"
+                " write it without looking ahead, behind or back"
+            ) from error
 
 
 def _expression(contract: Contract, name: str, text: str) -> pl.Expr:

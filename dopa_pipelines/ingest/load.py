@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -36,6 +37,9 @@ Progress = Callable[[int], None]
 
 SMALL_DELIVERY = 20
 """Below so many rejected rows, or rows of the scope, percentages say little: no delivery is refused for them."""
+
+LONG_KEY_BYTES = 2_000
+"""A shorter key always fits into an index (PostgreSQL: a third of a page, 2,704 bytes)."""
 
 
 @dataclass
@@ -220,17 +224,59 @@ class Load:
             for column in self._same_in_all_rows():
                 self._default(column, sql.SQL("drop default"))
             try:
-                with self.connection.transaction():
+                with self._keys_fit():
                     index_key(self.connection, self.contract, self.incoming)
             except psycopg.errors.UniqueViolation:
                 late |= settle_duplicates(self.connection, self.contract, self.incoming)
-                index_key(self.connection, self.contract, self.incoming)
+                with self._keys_fit():
+                    index_key(self.connection, self.contract, self.incoming)
         else:
             late |= settle_duplicates(self.connection, self.contract, self.incoming)
+            self._refuse_long_keys()
         if late:
             self._quarantine_late(source, late)
         if unchecked:
             self.delivery.notes["references_not_checked"] = unchecked
+
+    @contextmanager
+    def _keys_fit(self) -> Iterator[None]:
+        """A savepoint. Raises Rejected where a key is longer than an index can hold (some 2,700 bytes, compressed)."""
+        try:
+            with self.connection.transaction():
+                yield
+        except psycopg.errors.ProgramLimitExceeded as error:
+            raise self._key_too_long() from error
+
+    def _refuse_long_keys(self) -> None:
+        """Find out before rows go into the table: they must not go in within a savepoint, whose transaction id is another one."""
+        if not self.contract.key:
+            return
+        key = sql.SQL(", ").join(map(sql.Identifier, self.contract.key))
+        lengths = sql.SQL(" + ").join(
+            sql.SQL("coalesce(octet_length({}::text), 0)").format(sql.Identifier(name)) for name in self.contract.key
+        )
+        some = sql.SQL("select from {} where {} > {} limit 1").format(self.incoming, lengths, sql.Literal(LONG_KEY_BYTES))
+        if self.connection.execute(some).fetchone() is not None:
+            with self._keys_fit():
+                self.connection.execute(sql.SQL("create index incoming_key on {} ({})").format(self.incoming, key))
+
+    def _key_too_long(self) -> Rejected:
+        sizes = [sql.SQL("coalesce(pg_column_size({}), 0)").format(sql.Identifier(name)) for name in self.contract.key]
+        lengths = [sql.SQL("coalesce(octet_length({}::text), 0)").format(sql.Identifier(name)) for name in self.contract.key]
+        found = self.connection.execute(
+            sql.SQL("select _row, {}, {} from {} order by {} desc limit 1").format(
+                sql.SQL(", ").join(sizes), sql.SQL(", ").join(lengths), self.incoming, sql.SQL(" + ").join(sizes)
+            )
+        ).fetchone()
+        assert found is not None
+        row, *both = found
+        stored, written = both[: len(sizes)], both[len(sizes) :]
+        place = stored.index(max(stored))
+        return Rejected(
+            f"{self.delivery.file}: row {row:,}: column {self.contract.key[place]} is part of the key of"
+            f" {self.contract.dataset}, and its {written[place]:,} bytes are more than a key can hold; have the row corrected,"
+            " or limit the column by maxLength in the contract, so that such rows are quarantined"
+        )
 
     def _quarantine_late(self, source: Source, late: Reasons) -> None:
         """Rows that only the database could judge: their text is read from the delivery once more."""

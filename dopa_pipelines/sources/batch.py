@@ -73,6 +73,16 @@ class Batch:
         """Rows, flawed ones included."""
         return len(self.rows) + self.flawed.height
 
+    def flaw(self, places: list[int], code: str) -> Batch:
+        """The batch with the rows at ``places`` among the flawed ones, for the reason ``code``."""
+        if not places:
+            return self
+        asked = pl.Series(places, dtype=pl.UInt32)
+        taken = pl.DataFrame({ROW: self.rows.gather(asked), ORIGINAL: self.original(asked), FLAW: code}, schema=FLAWED)
+        keep = ~pl.int_range(len(self.rows), eager=True).is_in(asked.cast(pl.Int64).implode())
+        batch = self.filter(keep)
+        return Batch(batch.rows, batch.columns, batch.original, pl.concat([self.flawed, taken]))
+
     def filter(self, keep: pl.Series) -> Batch:
         """The rows that ``keep`` (Boolean) marks; flawed ones stay."""
         places = keep.arg_true()

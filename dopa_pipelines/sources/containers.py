@@ -57,8 +57,11 @@ def unpacked(path: Path, scratch: Path) -> Iterator[list[Part]]:
     """The files of a delivery, by name; what had to be expanded is below ``scratch`` until the block ends.
 
     A plain file is its own part and is not copied. Raises Rejected for what cannot or must not be unpacked, UserError where
-    there is no room for it.
+    there is no room for it or the delivery's own name is none.
     """
+    if _is_no_text(path.name):
+        shown = path.name.encode("utf-8", "backslashreplace").decode()
+        raise UserError(f"{shown}: its name is not UTF-8, so that it cannot be recorded; rename it")
     try:
         kind = _kind(path, path.name)
     except OSError as error:
@@ -171,6 +174,15 @@ def _directory_bytes(file: BinaryIO) -> int:
     return int(stated)
 
 
+def _is_no_text(name: str) -> bool:
+    """Whether a file's name holds bytes that are not UTF-8 (Python keeps them as halves of characters)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _is_skipped(name: str) -> bool:
     parts = PurePosixPath(name).parts
     return not parts or any(part.startswith(".") or part == "__MACOSX" for part in parts) or name.lower().endswith(".done")
@@ -223,6 +235,8 @@ class _Unpacking:
                 raise Rejected(f"{name}: is a symbolic link; deliver the file itself")
             if stat.S_ISDIR(mode) or _is_skipped(relative):
                 continue
+            if _is_no_text(relative):
+                raise Rejected(f"{name}: its name is not UTF-8; rename it")
             with self._refusing(name):
                 kind = _kind(item, name)
             if kind == "zip":
@@ -242,7 +256,7 @@ class _Unpacking:
             member = _member_name(info)
             name = f"{self.name}/{member}"
             self._refuse_member(info, member, name)
-            if not (info.is_dir() or member.endswith("/") or _is_skipped(member) or not info.file_size):
+            if not (member.endswith("/") or _is_skipped(member) or not info.file_size):
                 members.append((info, member))
         named = sorted(member for _, member in members)
         for one, other in pairwise(named):
@@ -253,6 +267,8 @@ class _Unpacking:
 
     def _refuse_member(self, info: zipfile.ZipInfo, member: str, name: str) -> None:
         plain = member.replace("\\", "/")
+        if not plain:
+            raise Rejected(f"{self.name}: holds a file without a name; pack it again")
         if plain.startswith("/") or _DRIVE.match(plain) or ".." in plain.split("/"):
             raise Rejected(f"{name}: names a place outside of the zip; pack it again with plain file names")
         mode = info.external_attr >> 16
@@ -331,7 +347,7 @@ class _Unpacking:
         except PermissionError as error:
             raise _unreadable(Path(name), error) from error
         except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, struct.error) as error:
-            reason = str(error).rstrip(".") or type(error).__name__
+            reason = str(error).rstrip(".")[:200] or type(error).__name__
             raise Rejected(f"{name}: is cut off or damaged ({reason}); deliver it again") from error
 
     def _nested(self, name: str) -> Rejected:

@@ -6,7 +6,6 @@ that run over several lines, quotes that do not close, and lines that are no tex
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,12 +16,16 @@ import pyarrow as pa
 import pyarrow.csv
 
 from dopa_pipelines.sources.batch import FLAW, ORIGINAL, ROW, Batch, UndecodableError, frame_schema, repeats, text_of
-from dopa_pipelines.sources.lines import Block, LineTooLongError, read_blocks
+from dopa_pipelines.sources.lines import Block, LineTooLongError, is_utf16, read_blocks
 from dopa_pipelines.sources.reader import Reader
 
 MAX_RECORD_LINES = 50
 """A quoted field may run over line ends, but not further than this: an unclosed quote must not swallow the file."""
+MAX_COLUMNS = 10_000
+"""A header of more titles is none: a table has 1,600 columns at most."""
 
+_LAST = "_last"
+"""What stands after a last delimiter: nothing."""
 _BYTES = pa.binary()
 _DICTIONARY = pa.dictionary(pa.int32(), pa.binary())
 
@@ -32,12 +35,14 @@ class DelimitedReader(Reader):
         layout = self.contract.layout
         self._quote = layout.quoted
         self._repeating: set[str] | None = None
-        self._names = [*self.names, *["_last"] * layout.trailing_delimiter]
+        self._names = [*self.names, *[_LAST] * layout.trailing_delimiter]
         waiting_for_header = layout.header
         carried: Block | None = None
+        if is_utf16(self.path):
+            raise self.refuse("is UTF-16 or UTF-32 text; have it saved as UTF-8 or cp874")
         try:
             for block in read_blocks(self.path, layout.encoding):
-                if waiting_for_header and block.count:
+                if waiting_for_header and (block.count or block.flawed.height):
                     block = self._without_header(block)
                     waiting_for_header = False
                 if carried is not None:
@@ -68,16 +73,30 @@ class DelimitedReader(Reader):
 
     def _without_header(self, block: Block) -> Block:
         layout = self.contract.layout
+        if block.first in block.flawed[ROW]:
+            raise self.refuse("line 1, its titles, holds NUL bytes or others that are no text; have it exported again")
         line, lines = block.text(np.array([0]))[0], 1
         while self._quote and line.count('"') % 2 and lines < min(MAX_RECORD_LINES, len(block.ends)):
-            line += " " + block.text(np.array([lines]))[0]
+            line += "\n" + block.text(np.array([lines]))[0]
             lines += 1
-        titles = next(csv.reader([line], delimiter=layout.delimiter), []) if self._quote else line.split(layout.delimiter)
+        quoted = _fields(line, layout.delimiter) if self._quote else None
+        if self._quote and quoted is None and (lines > 1 or line.count('"') % 2):
+            # Lines of data must not be taken for titles.
+            raise self.refuse("line 1, its titles, has a quote that is not closed; have it exported again")
+        titles = [title.replace("\r", " ") for title in quoted or line.split(layout.delimiter)]
+        if len(titles) > MAX_COLUMNS:
+            raise self.refuse(
+                f"line 1 holds {len(titles):,} titles, more than the {MAX_COLUMNS:,} of any table; is the delimiter right?"
+            )
         if layout.trailing_delimiter and titles and not titles[-1].strip():
             titles = titles[:-1]
-        places = {place: name for name, place in self.match_titles(titles).items()}
+        found = self.match_titles(titles)
+        places = {place: name for name, place in found.items()}
+        if len(places) < len(found):
+            both = [name for name in found if list(found.values()).count(found[name]) > 1]
+            raise self.refuse(f"the columns {', '.join(both)} stand under one title; the delivery must name each column once")
         self._names = [places.get(place, f"_unknown_{place}") for place in range(len(titles))]
-        self._names += ["_last"] * layout.trailing_delimiter
+        self._names += [_LAST] * layout.trailing_delimiter
         return block.without(np.arange(lines), None)
 
     def _batch(self, block: Block) -> Batch:
@@ -89,6 +108,10 @@ class DelimitedReader(Reader):
             table = self._split(block.data, wanted)
         except pa.ArrowInvalid:
             return self._batch(self._without_ragged(block))
+        if self.contract.layout.trailing_delimiter:
+            beyond = self._beyond(block)
+            if len(beyond):
+                return self._batch(block.without(beyond, "ragged_line"))
         if self._repeating is None and table.num_rows:
             self._repeating = {name for name in wanted if repeats(table[name])}
             for name in self._repeating:
@@ -98,6 +121,17 @@ class DelimitedReader(Reader):
         except UndecodableError:
             return self._batch(block.only_text())
         return Batch(pl.Series(ROW, block.numbers, dtype=pl.Int64), columns, block.originals(None), block.flawed)
+
+    def _beyond(self, block: Block) -> Any:
+        """Places of the lines, each with all its fields, that hold something after their last delimiter."""
+        delimiter = self.contract.layout.delimiter
+        ends = np.frombuffer(block.data, np.uint8)[block.ends - 1] == ord(delimiter)
+        places = np.flatnonzero(~ends)
+        lasts = [
+            (_fields(line, delimiter) or [""])[-1] if self._quote else line.rpartition(delimiter)[2]
+            for line in (block.text(places) if len(places) else ())
+        ]
+        return places[[bool(last.strip()) for last in lasts]] if len(places) else places
 
     def _without_ragged(self, block: Block) -> Block:
         """The block without lines of too few or too many fields; of them, what is blank is layout."""
@@ -154,7 +188,7 @@ class DelimitedReader(Reader):
             row: dict[str, Any] = {ROW: number, ORIGINAL: text}
             if not readable:
                 row[FLAW] = "undecodable"
-            elif fields is None or len(fields) != len(self._names):
+            elif fields is None or len(fields) != len(self._names) or (self._names[-1] == _LAST and fields[-1].strip()):
                 row[FLAW] = "ragged_line"
             else:
                 row |= dict(zip(self._names, fields, strict=True))
@@ -169,11 +203,18 @@ def _whole(column: Any) -> Any:
 
 def _fields(text: str, delimiter: str) -> list[str] | None:
     """The fields of one quoted record; None where its quotes do not enclose whole fields."""
-    try:
-        records = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True))
-    except csv.Error:
-        return None
-    return records[0] if len(records) == 1 else None
+    between = re.escape(delimiter)
+    # Not the csv module: its bound of 131,072 characters is the process's, and it ends records where str.splitlines does.
+    field = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{between}\n][^{between}\n]*|))({between}|\Z)')
+    fields: list[str] = []
+    at, end = 0, ""
+    while found := field.match(text, at):
+        quoted, plain, end = found.groups()
+        fields.append(plain if quoted is None else quoted.replace('""', '"'))
+        at = found.end()
+        if not end:
+            return fields if at == len(text) else None
+    return None
 
 
 def _joined(first: Block, second: Block) -> Block:
@@ -205,7 +246,10 @@ def _records(block: Block, delimiter: str) -> tuple[Block, list[tuple[int, str, 
         end = odd[place + 1] if place + 1 < len(odd) else None
         if end is not None and end - start < MAX_RECORD_LINES:
             lines = list(range(start, end + 1))
-            records.append((int(block.numbers[start]), "\n".join(block.text(np.array(lines))), block.is_text(start, end)))
+            # A line that is no text may have been taken out of its middle: then a part of a value is gone.
+            whole = int(block.numbers[end] - block.numbers[start]) == end - start
+            readable = whole and block.is_text(start, end)
+            records.append((int(block.numbers[start]), "\n".join(block.text(np.array(lines))), readable))
             gone += lines
             place += 2
         elif end is None and len(block.ends) - start < MAX_RECORD_LINES:

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from dopa_pipelines.sources.batch import FLAW, ORIGINAL, ROW, Batch, UndecodableError, repeats, text_of
-from dopa_pipelines.sources.lines import Block, LineTooLongError, read_blocks
+from dopa_pipelines.sources.lines import Block, LineTooLongError, is_utf16, read_blocks
 from dopa_pipelines.sources.reader import Reader
 
 
@@ -23,10 +23,12 @@ class FixedWidthReader(Reader):
         self._width = max(start + length - 1 for start, length in self._places.values())
         self._repeating: set[str] | None = None
         header = self.contract.layout.header
+        if is_utf16(self.path):
+            raise self.refuse("is UTF-16 or UTF-32 text; have it saved as UTF-8 or cp874")
         try:
             for block in read_blocks(self.path, self.contract.layout.encoding):
-                if header and block.count:
-                    block = block.without(np.array([0]), None)
+                if header and (block.count or block.flawed.height):
+                    block = _without_first(block)
                     header = False
                 yield self._rows(block)
         except LineTooLongError as error:
@@ -78,6 +80,13 @@ class FixedWidthReader(Reader):
             *(pl.col(ORIGINAL).str.slice(start - 1, length).alias(name) for name, (start, length) in self._places.items()),
         )
         return pl.concat([cut, block.flawed], how="diagonal") if block.flawed.height else cut
+
+
+def _without_first(block: Block) -> Block:
+    """The file's first block without its first line, which may be one that is no text."""
+    if block.first not in block.flawed[ROW]:
+        return block.without(np.array([0]), None)
+    return Block(block.data, block.first, block.encoding, block.flawed.filter(pl.col(ROW) != block.first), block.numbers)
 
 
 def _bytes(cells: Any) -> Any:

@@ -176,12 +176,14 @@ class JsonReader(Reader):
             if value is None:
                 self._check_record(texts, place, first + place, at)
             flawed.append((first + place, _one_line(texts[place]), "undecodable"))
-        return Batch(
+        columns = records.columns(objects)
+        batch = Batch(
             pl.Series(ROW, kept, dtype=pl.Int64) + first,
-            records.columns(objects),
+            columns,
             lambda asked: pl.Series([_one_line(texts[kept[place]]) for place in asked], dtype=pl.String),
             pl.DataFrame(flawed, schema=FLAWED, orient="row"),
         )
+        return batch.flaw(records.strangers(objects, columns), "ragged_line")
 
     def _check_record(self, texts: list[bytes], place: int, number: int, at: int) -> None:
         """Raises Rejected if a record is no JSON: then nothing after it can be trusted either."""

@@ -42,4 +42,6 @@ class JsonLinesReader(Reader):
             flawed = block.without(np.setdiff1d(places, blank), "undecodable").flawed
             kept = np.flatnonzero(~none)
         numbers = block.numbers if kept is None else block.numbers[kept]
-        return Batch(pl.Series(ROW, numbers, dtype=pl.Int64), records.columns(objects), block.originals(kept), flawed)
+        columns = records.columns(objects)
+        batch = Batch(pl.Series(ROW, numbers, dtype=pl.Int64), columns, block.originals(kept), flawed)
+        return batch.flaw(records.strangers(objects, columns), "ragged_line")

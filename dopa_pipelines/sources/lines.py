@@ -13,7 +13,7 @@ import polars as pl
 
 from dopa_pipelines.sources.batch import FLAWED, undecodable_lines
 
-BLOCK_BYTES = 6 << 20
+BLOCK_BYTES = 8 << 20
 SAMPLE_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20
 """A line longer than this is no record of a register: the file is refused, so that memory stays bounded."""
@@ -114,6 +114,19 @@ class Block:
         return places[[not self.data[start:end].strip() for start, end in lines]] if len(places) else places
 
 
+def is_utf16(path: Path) -> bool:
+    """Whether a file begins as UTF-16 or UTF-32 text does: with a mark, or with every other byte NUL."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return True
+    return len(start) == 4 and any(start) and (not any(start[::2]) or not any(start[1::2]))
+
+
+def _with_line_feeds(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
 def detect_encoding(path: Path, declared: str) -> str:
     """``utf-8`` or ``cp874``: what the file's first lines with Thai in them are.
 
@@ -125,7 +138,12 @@ def detect_encoding(path: Path, declared: str) -> str:
         while head.isascii() and (more := file.read(SAMPLE_BYTES)):
             # Whole lines before the first Thai letter tell nothing.
             head = head[head.rfind(b"\n") + 1 :][-MAX_LINE_BYTES:] + more
-    head = head[: head.rfind(b"\n") + 1] or head
+        more = file.read(1)
+    if b"\n" not in head:
+        head = _with_line_feeds(head)
+    if more:
+        # The sample may end within a letter.
+        head = head[: head.rfind(b"\n") + 1] or head
     try:
         if not head.decode("utf-8-sig").isascii():
             return "utf-8"
@@ -139,6 +157,8 @@ def detect_encoding(path: Path, declared: str) -> str:
                 good += 1
             else:
                 bad += 1
+    if good == bad:
+        return declared
     return "utf-8" if good > bad else "cp874"
 
 
@@ -151,16 +171,24 @@ def _decodes(line: bytes) -> bool:
 
 
 def read_blocks(path: Path, declared: str) -> Iterator[Block]:
-    """The file's lines. Raises :class:`LineTooLongError`. Bytes that are no text may still be in them: a decoder finds out."""
+    """The file's lines. Raises :class:`LineTooLongError`. Bytes that are no text may still be in them: a decoder finds out.
+
+    A line ends in LF or CR LF; in CR alone where nothing else ends one, as on the first Macintoshes.
+    """
     encoding = detect_encoding(path, declared)
     number = 1
     with path.open("rb") as file:
+        sample = file.read(SAMPLE_BYTES)
+        only_returns = b"\r" in sample and b"\n" not in sample
+        file.seek(0)
         start = file.read(len(_BOM))
         rest = b"" if start == _BOM else start
         while True:
             data = file.read(BLOCK_BYTES)
             whole = not data
             data = rest + data
+            if only_returns:
+                data = _with_line_feeds(data)
             if whole and data and not data.endswith(b"\n"):
                 data += b"\n"
             cut = data.rfind(b"\n") + 1

@@ -135,6 +135,11 @@ def _whole_characters(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _shown(key: str) -> str:
+    """A key as the database can keep it."""
+    return _whole_characters(key).replace("\0", "\ufffd")
+
+
 def text_column(values: list[Any]) -> Text:
     """Values of one column as text; each is kept once where they repeat."""
     try:
@@ -179,18 +184,37 @@ class Records:
         self._learn(set().union(*records) - self._seen)
         return {column.name: text_column(self._values(records, column.name)) for column in self._columns}
 
+    def strangers(self, records: list[dict[str, Any]], columns: dict[str, Text]) -> list[int]:
+        """Places of those ``records`` whose columns are blank, while a column is not there and keys of no column hold something.
+
+        They are no blank rows: a key was misspelt, or the record is of another kind.
+        """
+        blank: pl.Series | None = None
+        for text in columns.values():
+            empty = text.spread((text.values.str.strip_chars() == "").fill_null(True))
+            blank = empty if blank is None else blank & empty
+            if not blank.any():
+                return []
+        known = {path[0] for paths in self._paths.values() for path in paths}
+        places = [] if blank is None else blank.arg_true().to_list()
+        return [place for place in places if self._is_strange(records[place], known)]
+
+    def _is_strange(self, record: dict[str, Any], known: set[str]) -> bool:
+        there = all(any(path[0] in record for path in paths) for paths in self._paths.values())
+        return not there and any(value not in (None, "") for key, value in record.items() if key not in known)
+
     def finish(self) -> None:
         """After the last object: tells the reader which keys are unknown. Raises Rejected where a column never came."""
         missing = [column for column in self._columns if column.name not in self._found]
         if self._any and missing:
             wanted = ", ".join(f"{column.name} ({column.title})" for column in missing)
-            there = ", ".join(_whole_characters(key) for key in sorted(self._seen)[:60])
+            there = ", ".join(_shown(key) for key in sorted(self._seen)[:60])
             raise self._reader.refuse(
                 f"column missing: {wanted}; its records have: {there[:400]}. Ask the bureau for the column, or add its new title"
                 f" to 'titles' in {self._reader.contract.path.name}"
             )
         used = {path[0] for paths in self._paths.values() for path in paths}
-        self._reader.unknown_titles = tuple(sorted(_whole_characters(key) for key in self._seen - used))
+        self._reader.unknown_titles = tuple(sorted(_shown(key) for key in self._seen - used))
 
     def _learn(self, keys: set[str]) -> None:
         self._seen |= keys

@@ -346,6 +346,21 @@ def test_corrections_outlive_a_change_of_the_contract(table: Any, warehouse: Any
         assert table_facts(connection, made.contract).reconciled
 
 
+def test_of_a_link_nothing_is_kept(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    made = table("linked", KEYED)
+    secret = tmp_path / "secret"
+    secret.write_text("k,v\nsomebody else's,1\n")
+    (tmp_path / "link.csv").symlink_to(secret)
+    done = ingest(warehouse, made.contract, tmp_path / "link.csv")
+    assert (done.status, "is a symbolic link" in (done.problem or "")) == ("rejected", True)
+    assert not place_of(warehouse.archive, done.sha256).exists()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "gone.csv").symlink_to(tmp_path / "nowhere")
+    done = ingest(warehouse, made.contract, folder)
+    assert (done.status, "is a symbolic link" in (done.problem or "")) == ("rejected", True)
+
+
 def rest(folder: Path) -> None:
     """As if everything in a folder had come a minute ago."""
     for path in folder.iterdir():
