@@ -308,7 +308,8 @@ class Contract:
     @property
     def feed(self) -> tuple[str, str]:
         """OpenLineage namespace and name of what the silo sends: the feed is the dataset, a delivery its version."""
-        return {"local": "file", "api": "api", "postgresql": "postgres", "mysql": "mysql"}[self.layout.type], f"{self.bureau}/{self.dataset}"
+        namespaces = {"local": "file", "api": "api", "postgresql": "postgres", "mysql": "mysql"}
+        return namespaces[self.layout.type], f"{self.bureau}/{self.dataset}"
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ class Deposit:
             with self._clock.step("archive"):
                 if self._path.is_symlink():
                     # Refused, and what it points to is not the sender's to give.
-                    self._sha256 = hashlib.sha256(os.fsencode(os.readlink(self._path))).hexdigest()
+                    self._sha256 = hashlib.sha256(os.fsencode(self._path.readlink())).hexdigest()
                 else:
                     self._sha256 = store(self._archive, self._path)
         except BaseException as error:

@@ -78,9 +78,7 @@ def test_an_older_snapshot_that_arrives_late_leaves_the_right_history(table: Any
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_order_and_any_correction_give_the_history_of_the_snapshots(
-    table: Any, warehouse: Any, seed: int
-) -> None:
+def test_any_order_and_any_correction_give_the_history_of_the_snapshots(table: Any, warehouse: Any, seed: int) -> None:
     draw = random.Random(seed)
     made = table(f"history_any_{seed}", KEYED, layout=DAILY, load=HISTORY)
     days = [date(2026, 1, 1 + 3 * number) for number in range(6)]
