@@ -13,7 +13,7 @@ import polars as pl
 
 from dopa_pipelines.sources.batch import FLAWED, undecodable_lines
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 10 << 20
 SAMPLE_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20
 """A line longer than this is no record of a register: the file is refused, so that memory stays bounded."""
