@@ -13,6 +13,7 @@ import typer
 from dopa_pipelines.cli import (
     checking,
     ingesting,
+    lineage,
     modelling,
     publishing,
     quarantining,
@@ -43,6 +44,7 @@ checking.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)
+lineage.add_to(app)
 
 
 def _run() -> None:

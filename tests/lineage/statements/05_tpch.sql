@@ -1,0 +1,98 @@
+-- name: tpch_01
+select l_returnflag, l_linestatus, sum(l_quantity) as sum_qty, sum(l_extendedprice) as sum_base_price, sum(l_extendedprice * (1 - l_discount)) as sum_disc_price, sum(l_extendedprice * (1 - l_discount) * (1 + l_tax)) as sum_charge, avg(l_quantity) as avg_qty, avg(l_extendedprice) as avg_price, avg(l_discount) as avg_disc, count(*) as count_order
+from tpch.lineitem where l_shipdate <= date '1998-12-01' - interval '90 days' group by l_returnflag, l_linestatus order by l_returnflag, l_linestatus
+-- name: tpch_02
+select s_acctbal, s_name, n_name, p_partkey, p_mfgr, s_address, s_comment
+from tpch.part, tpch.supplier, tpch.partsupp, tpch.nation, tpch.region
+where p_partkey = ps_partkey and s_suppkey = ps_suppkey and p_size < 5 and p_type like '%BRASS' and s_nationkey = n_nationkey and n_regionkey = r_regionkey and r_name = 'EUROPE'
+    and ps_supplycost = (select min(ps_supplycost) from tpch.partsupp, tpch.supplier, tpch.nation, tpch.region where p_partkey = ps_partkey and s_suppkey = ps_suppkey and s_nationkey = n_nationkey and n_regionkey = r_regionkey and r_name = 'EUROPE')
+order by s_acctbal desc, n_name, s_name, p_partkey, s_suppkey limit 100
+-- name: tpch_03
+select l_orderkey, sum(l_extendedprice * (1 - l_discount)) as revenue, o_orderdate
+from tpch.customer, tpch.orders, tpch.lineitem
+where c_mktsegment = 'BUILDING' and c_custkey = o_custkey and l_orderkey = o_orderkey and o_orderdate < date '1995-03-15' and l_shipdate > date '1995-03-15'
+group by l_orderkey, o_orderdate order by revenue desc, o_orderdate, l_orderkey limit 10
+-- name: tpch_04
+select o_orderpriority, count(*) as order_count from tpch.orders
+where o_orderdate >= date '1993-07-01' and o_orderdate < date '1993-07-01' + interval '3 months' and exists (select * from tpch.lineitem where l_orderkey = o_orderkey and l_commitdate < l_receiptdate)
+group by o_orderpriority order by o_orderpriority
+-- name: tpch_05
+select n_name, sum(l_extendedprice * (1 - l_discount)) as revenue
+from tpch.customer, tpch.orders, tpch.lineitem, tpch.supplier, tpch.nation, tpch.region
+where c_custkey = o_custkey and l_orderkey = o_orderkey and l_suppkey = s_suppkey and c_nationkey = s_nationkey and s_nationkey = n_nationkey and n_regionkey = r_regionkey and r_name = 'ASIA' and o_orderdate >= date '1994-01-01' and o_orderdate < date '1994-01-01' + interval '1 year'
+group by n_name order by revenue desc, n_name
+-- name: tpch_06
+select sum(l_extendedprice * l_discount) as revenue from tpch.lineitem
+where l_shipdate >= date '1994-01-01' and l_shipdate < date '1994-01-01' + interval '1 year' and l_discount between 0.06 - 0.01 and 0.06 + 0.01 and l_quantity < 24
+-- name: tpch_07
+select supp_nation, cust_nation, l_year, sum(volume) as revenue
+from (select n1.n_name as supp_nation, n2.n_name as cust_nation, extract(year from l_shipdate) as l_year, l_extendedprice * (1 - l_discount) as volume
+    from tpch.supplier, tpch.lineitem, tpch.orders, tpch.customer, tpch.nation n1, tpch.nation n2
+    where s_suppkey = l_suppkey and o_orderkey = l_orderkey and c_custkey = o_custkey and s_nationkey = n1.n_nationkey and c_nationkey = n2.n_nationkey
+        and ((n1.n_name = 'FRANCE' and n2.n_name = 'GERMANY') or (n1.n_name = 'GERMANY' and n2.n_name = 'FRANCE')) and l_shipdate between date '1995-01-01' and date '1996-12-31') as shipping
+group by supp_nation, cust_nation, l_year order by supp_nation, cust_nation, l_year
+-- name: tpch_08
+select o_year, sum(case when nation = 'BRAZIL' then volume else 0 end) / nullif(sum(volume), 0) as mkt_share
+from (select extract(year from o_orderdate) as o_year, l_extendedprice * (1 - l_discount) as volume, n2.n_name as nation
+    from tpch.part, tpch.supplier, tpch.lineitem, tpch.orders, tpch.customer, tpch.nation n1, tpch.nation n2, tpch.region
+    where p_partkey = l_partkey and s_suppkey = l_suppkey and l_orderkey = o_orderkey and o_custkey = c_custkey and c_nationkey = n1.n_nationkey and n1.n_regionkey = r_regionkey and r_name = 'AMERICA' and s_nationkey = n2.n_nationkey and o_orderdate between date '1995-01-01' and date '1996-12-31' and p_type = 'STEEL') as all_nations
+group by o_year order by o_year
+-- name: tpch_09
+select nation, o_year, sum(amount) as sum_profit
+from (select n_name as nation, extract(year from o_orderdate) as o_year, l_extendedprice * (1 - l_discount) - ps_supplycost * l_quantity as amount
+    from tpch.part, tpch.supplier, tpch.lineitem, tpch.partsupp, tpch.orders, tpch.nation
+    where s_suppkey = l_suppkey and ps_suppkey = l_suppkey and ps_partkey = l_partkey and p_partkey = l_partkey and o_orderkey = l_orderkey and s_nationkey = n_nationkey and p_name like '%green%') as profit
+group by nation, o_year order by nation, o_year desc
+-- name: tpch_10
+select c_custkey, c_name, sum(l_extendedprice * (1 - l_discount)) as revenue, c_acctbal, n_name, c_address, c_phone
+from tpch.customer, tpch.orders, tpch.lineitem, tpch.nation
+where c_custkey = o_custkey and l_orderkey = o_orderkey and o_orderdate >= date '1993-10-01' and o_orderdate < date '1993-10-01' + interval '3 months' and l_returnflag = 'R' and c_nationkey = n_nationkey
+group by c_custkey, c_name, c_acctbal, c_phone, n_name, c_address order by revenue desc, c_custkey limit 20
+-- name: tpch_11
+select ps_partkey, sum(ps_supplycost * ps_availqty) as value from tpch.partsupp, tpch.supplier, tpch.nation
+where ps_suppkey = s_suppkey and s_nationkey = n_nationkey and n_name = 'GERMANY'
+group by ps_partkey having sum(ps_supplycost * ps_availqty) > (select sum(ps_supplycost * ps_availqty) * 0.2 from tpch.partsupp, tpch.supplier, tpch.nation where ps_suppkey = s_suppkey and s_nationkey = n_nationkey and n_name = 'GERMANY')
+order by value desc, ps_partkey
+-- name: tpch_12
+select l_shipmode, sum(case when o_orderpriority = '1-URGENT' or o_orderpriority = '2-HIGH' then 1 else 0 end) as high_line_count, sum(case when o_orderpriority <> '1-URGENT' and o_orderpriority <> '2-HIGH' then 1 else 0 end) as low_line_count
+from tpch.orders, tpch.lineitem
+where o_orderkey = l_orderkey and l_shipmode in ('MAIL', 'SHIP') and l_commitdate < l_receiptdate and l_shipdate < l_commitdate and l_receiptdate >= date '1994-01-01' and l_receiptdate < date '1994-01-01' + interval '1 year'
+group by l_shipmode order by l_shipmode
+-- name: tpch_13
+select c_count, count(*) as custdist
+from (select c_custkey, count(o_orderkey) from tpch.customer left outer join tpch.orders on c_custkey = o_custkey and o_comment not like '%special%requests%' group by c_custkey) as c_orders (c_custkey, c_count)
+group by c_count order by custdist desc, c_count desc
+-- name: tpch_14
+select 100.00 * sum(case when p_type like 'PROMO%' then l_extendedprice * (1 - l_discount) else 0 end) / nullif(sum(l_extendedprice * (1 - l_discount)), 0) as promo_revenue
+from tpch.lineitem, tpch.part where l_partkey = p_partkey and l_shipdate >= date '1995-09-01' and l_shipdate < date '1995-09-01' + interval '1 month'
+-- name: tpch_15
+with revenue (supplier_no, total_revenue) as (select l_suppkey, sum(l_extendedprice * (1 - l_discount)) from tpch.lineitem where l_shipdate >= date '1996-01-01' and l_shipdate < date '1996-01-01' + interval '3 months' group by l_suppkey)
+select s_suppkey, s_name, s_address, total_revenue from tpch.supplier, revenue where s_suppkey = supplier_no and total_revenue = (select max(total_revenue) from revenue) order by s_suppkey
+-- name: tpch_16
+select p_brand, p_type, p_size, count(distinct ps_suppkey) as supplier_cnt from tpch.partsupp, tpch.part
+where p_partkey = ps_partkey and p_brand <> 'Brand#45' and p_type not like 'MEDIUM%' and p_size in (3, 5, 1, 2) and ps_suppkey not in (select s_suppkey from tpch.supplier where s_comment like '%Complaints%')
+group by p_brand, p_type, p_size order by supplier_cnt desc, p_brand, p_type, p_size
+-- name: tpch_17
+select sum(l_extendedprice) / 7.0 as avg_yearly from tpch.lineitem, tpch.part
+where p_partkey = l_partkey and p_brand = 'Brand#23' and p_container = 'MED BOX' and l_quantity < (select 1.2 * avg(l_quantity) from tpch.lineitem where l_partkey = p_partkey)
+-- name: tpch_18
+select c_name, c_custkey, o_orderkey, o_orderdate, o_totalprice, sum(l_quantity) from tpch.customer, tpch.orders, tpch.lineitem
+where o_orderkey in (select l_orderkey from tpch.lineitem group by l_orderkey having sum(l_quantity) > 4) and c_custkey = o_custkey and o_orderkey = l_orderkey
+group by c_name, c_custkey, o_orderkey, o_orderdate, o_totalprice order by o_totalprice desc, o_orderdate, o_orderkey limit 100
+-- name: tpch_19
+select sum(l_extendedprice * (1 - l_discount)) as revenue from tpch.lineitem, tpch.part
+where (p_partkey = l_partkey and p_brand = 'Brand#12' and p_container in ('SM CASE', 'SM BOX') and l_quantity >= 1 and l_quantity <= 3 and p_size between 1 and 5 and l_shipmode in ('AIR', 'AIR REG') and l_shipinstruct = 'DELIVER')
+    or (p_partkey = l_partkey and p_brand = 'Brand#23' and p_container in ('MED BAG', 'MED BOX') and l_quantity >= 2 and l_quantity <= 4 and p_size between 1 and 4 and l_shipmode in ('AIR', 'AIR REG') and l_shipinstruct = 'DELIVER')
+-- name: tpch_20
+select s_name, s_address from tpch.supplier, tpch.nation
+where s_suppkey in (select ps_suppkey from tpch.partsupp where ps_partkey in (select p_partkey from tpch.part where p_name like 'forest%') and ps_availqty > (select 0.5 * sum(l_quantity) from tpch.lineitem where l_partkey = ps_partkey and l_suppkey = ps_suppkey and l_shipdate >= date '1994-01-01' and l_shipdate < date '1994-01-01' + interval '1 year'))
+    and s_nationkey = n_nationkey and n_name = 'CANADA' order by s_name, s_address
+-- name: tpch_21
+select s_name, count(*) as numwait from tpch.supplier, tpch.lineitem l1, tpch.orders, tpch.nation
+where s_suppkey = l1.l_suppkey and o_orderkey = l1.l_orderkey and o_orderstatus = 'F' and l1.l_receiptdate > l1.l_commitdate and exists (select * from tpch.lineitem l2 where l2.l_orderkey = l1.l_orderkey and l2.l_suppkey <> l1.l_suppkey)
+    and not exists (select * from tpch.lineitem l3 where l3.l_orderkey = l1.l_orderkey and l3.l_suppkey <> l1.l_suppkey and l3.l_receiptdate > l3.l_commitdate) and s_nationkey = n_nationkey and n_name = 'SAUDI ARABIA'
+group by s_name order by numwait desc, s_name limit 100
+-- name: tpch_22
+select cntrycode, count(*) as numcust, sum(c_acctbal) as totacctbal
+from (select substring(c_phone from 1 for 2) as cntrycode, c_acctbal from tpch.customer where substring(c_phone from 1 for 2) in ('10', '11') and c_acctbal > (select avg(c_acctbal) from tpch.customer where c_acctbal > 0.00 and substring(c_phone from 1 for 2) in ('10', '11')) and not exists (select * from tpch.orders where o_custkey = c_custkey)) as custsale
+group by cntrycode order by cntrycode

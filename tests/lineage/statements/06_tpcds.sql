@@ -1,0 +1,60 @@
+-- name: tpcds_03
+select dt.d_year, item.i_brand_id as brand_id, item.i_brand as brand, sum(ss_ext_sales_price) as sum_agg
+from tpcds.date_dim dt, tpcds.store_sales, tpcds.item where dt.d_date_sk = store_sales.ss_sold_date_sk and store_sales.ss_item_sk = item.i_item_sk and item.i_manufact_id = 3 and dt.d_moy = 2
+group by dt.d_year, item.i_brand, item.i_brand_id order by dt.d_year, sum_agg desc, brand_id, brand limit 100
+-- name: tpcds_01
+with customer_total_return as (select sr_customer_sk as ctr_customer_sk, sr_store_sk as ctr_store_sk, sum(sr_return_amt) as ctr_total_return from tpcds.store_returns, tpcds.date_dim where sr_returned_date_sk = d_date_sk and d_year in (3, 4) group by sr_customer_sk, sr_store_sk)
+select c_customer_id from customer_total_return ctr1, tpcds.store, tpcds.customer
+where ctr1.ctr_total_return > (select avg(ctr_total_return) * 0.8 from customer_total_return ctr2 where ctr1.ctr_store_sk = ctr2.ctr_store_sk) and s_store_sk = ctr1.ctr_store_sk and s_state in ('TN', 'GA') and ctr1.ctr_customer_sk = c_customer_sk order by c_customer_id limit 100
+-- name: tpcds_06
+select a.ca_state as state, count(*) as cnt from tpcds.customer_address a, tpcds.customer c, tpcds.store_sales s, tpcds.date_dim d, tpcds.item i
+where a.ca_address_sk = c.c_current_addr_sk and c.c_customer_sk = s.ss_customer_sk and s.ss_sold_date_sk = d.d_date_sk and s.ss_item_sk = i.i_item_sk and d.d_moy < 4 and i.i_current_price > 1.1 * (select avg(j.i_current_price) from tpcds.item j where j.i_category = i.i_category)
+group by a.ca_state having count(*) >= 1 order by cnt, a.ca_state limit 100
+-- name: tpcds_19
+select i_brand_id as brand_id, i_brand as brand, i_manufact_id, sum(ss_ext_sales_price) as ext_price from tpcds.date_dim, tpcds.store_sales, tpcds.item, tpcds.customer, tpcds.customer_address, tpcds.store
+where d_date_sk = ss_sold_date_sk and ss_item_sk = i_item_sk and i_manager_id < 5 and d_moy < 5 and ss_customer_sk = c_customer_sk and c_current_addr_sk = ca_address_sk and substr(ca_zip, 1, 2) <> substr(s_county, 1, 2) and ss_store_sk = s_store_sk
+group by i_brand, i_brand_id, i_manufact_id order by ext_price desc, i_brand, i_brand_id, i_manufact_id limit 100
+-- name: tpcds_27
+select i_item_id, s_state, grouping(s_state) as g_state, avg(ss_quantity) as agg1, avg(ss_sales_price) as agg2 from tpcds.store_sales, tpcds.date_dim, tpcds.store, tpcds.item
+where ss_sold_date_sk = d_date_sk and ss_item_sk = i_item_sk and ss_store_sk = s_store_sk and d_year > 2 and s_state in ('TN', 'GA', '10') group by rollup (i_item_id, s_state) order by i_item_id, s_state limit 100
+-- name: tpcds_34
+select c_last_name, c_first_name, ss_ticket_number, cnt
+from (select ss_ticket_number, ss_customer_sk, count(*) as cnt from tpcds.store_sales, tpcds.date_dim, tpcds.store, tpcds.household_demographics where ss_sold_date_sk = d_date_sk and ss_store_sk = s_store_sk and ss_hdemo_sk = hd_demo_sk and d_moy between 1 and 4 and case when hd_vehicle_count > 0 then hd_dep_count / hd_vehicle_count else null end > 0.5 and s_county in ('Williamson', '10', '11') group by ss_ticket_number, ss_customer_sk) dn, tpcds.customer
+where ss_customer_sk = c_customer_sk and cnt between 1 and 5 order by c_last_name, c_first_name, cnt desc, ss_ticket_number
+-- name: tpcds_36
+select sum(ss_net_profit) / nullif(sum(ss_ext_sales_price), 0) as gross_margin, i_category, i_class, grouping(i_category) + grouping(i_class) as lochierarchy, rank() over (partition by grouping(i_category) + grouping(i_class), case when grouping(i_class) = 0 then i_category end order by sum(ss_net_profit) / nullif(sum(ss_ext_sales_price), 0) asc) as rank_within_parent
+from tpcds.store_sales, tpcds.date_dim d1, tpcds.item, tpcds.store where d1.d_year > 1 and d1.d_date_sk = ss_sold_date_sk and i_item_sk = ss_item_sk and s_store_sk = ss_store_sk and s_state in ('TN', '10', '11') group by rollup (i_category, i_class)
+order by lochierarchy desc, case when grouping(i_category) + grouping(i_class) = 0 then i_category end, rank_within_parent, 2, 3, 1 limit 100
+-- name: tpcds_38
+select count(*) from (select distinct c_last_name, c_first_name, d_moy from tpcds.store_sales, tpcds.date_dim, tpcds.customer where ss_sold_date_sk = d_date_sk and ss_customer_sk = c_customer_sk and d_year > 1 intersect select distinct c_last_name, c_first_name, d_moy from tpcds.web_sales, tpcds.date_dim, tpcds.customer where ws_sold_date_sk = d_date_sk and ws_bill_customer_sk = c_customer_sk and d_year > 1) hot_cust
+-- name: tpcds_42
+select dt.d_year, item.i_class, item.i_category, sum(ss_ext_sales_price) from tpcds.date_dim dt, tpcds.store_sales, tpcds.item where dt.d_date_sk = store_sales.ss_sold_date_sk and store_sales.ss_item_sk = item.i_item_sk and item.i_manager_id = 1 and dt.d_moy = 3 group by dt.d_year, item.i_class, item.i_category order by sum(ss_ext_sales_price) desc, dt.d_year, item.i_class, item.i_category limit 100
+-- name: tpcds_43
+select s_store_name, s_store_id, sum(case when d_day_name = 'Sunday' then ss_sales_price else null end) as sun_sales, sum(case when d_day_name = 'Monday' then ss_sales_price end) as mon_sales from tpcds.date_dim, tpcds.store_sales, tpcds.store
+where d_date_sk = ss_sold_date_sk and s_store_sk = ss_store_sk and d_year < 5 group by s_store_name, s_store_id order by s_store_name, s_store_id, sun_sales, mon_sales limit 100
+-- name: tpcds_44
+select asceding.rnk, i1.i_item_id as best_performing, i2.i_item_id as worst_performing
+from (select * from (select item_sk, rank() over (order by rank_col asc) as rnk from (select ss_item_sk as item_sk, avg(ss_net_profit) as rank_col from tpcds.store_sales ss1 where ss_store_sk < 4 group by ss_item_sk having avg(ss_net_profit) > 0.5 * (select avg(ss_net_profit) as rank_col from tpcds.store_sales where ss_store_sk < 4 group by ss_store_sk order by ss_store_sk limit 1)) v1) v11 where rnk < 11) asceding,
+    (select * from (select item_sk, rank() over (order by rank_col desc) as rnk from (select ss_item_sk as item_sk, avg(ss_net_profit) as rank_col from tpcds.store_sales ss1 where ss_store_sk < 4 group by ss_item_sk) v2) v21 where rnk < 11) descending, tpcds.item i1, tpcds.item i2
+where asceding.rnk = descending.rnk and i1.i_item_sk = asceding.item_sk and i2.i_item_sk = descending.item_sk order by asceding.rnk, 2, 3 limit 100
+-- name: tpcds_47
+with v1 as (select i_category, i_brand, s_store_name, d_year, d_moy, sum(ss_sales_price) as sum_sales, avg(sum(ss_sales_price)) over (partition by i_category, i_brand, s_store_name, d_year) as avg_monthly_sales, rank() over (partition by i_category, i_brand, s_store_name order by d_year, d_moy) as rn from tpcds.item, tpcds.store_sales, tpcds.date_dim, tpcds.store where ss_item_sk = i_item_sk and ss_sold_date_sk = d_date_sk and ss_store_sk = s_store_sk group by i_category, i_brand, s_store_name, d_year, d_moy)
+select v1.i_category, v1.d_year, v1.d_moy, v1.avg_monthly_sales, v1.sum_sales, lag_.sum_sales as psum from v1 left join v1 as lag_ on v1.i_category = lag_.i_category and v1.i_brand = lag_.i_brand and v1.s_store_name = lag_.s_store_name and v1.rn = lag_.rn + 1 where v1.avg_monthly_sales > 0
+-- name: tpcds_51
+with web as (select ws_item_sk as item_sk, d_date, sum(sum(ws_ext_sales_price)) over (partition by ws_item_sk order by d_date rows between unbounded preceding and current row) as cume_sales from tpcds.web_sales, tpcds.date_dim where ws_sold_date_sk = d_date_sk and ws_item_sk is not null group by ws_item_sk, d_date),
+    st as (select ss_item_sk as item_sk, d_date, sum(sum(ss_sales_price)) over (partition by ss_item_sk order by d_date rows between unbounded preceding and current row) as cume_sales from tpcds.store_sales, tpcds.date_dim where ss_sold_date_sk = d_date_sk and ss_item_sk is not null group by ss_item_sk, d_date)
+select * from (select item_sk, d_date, web_sales, store_sales, max(web_sales) over (partition by item_sk order by d_date rows between unbounded preceding and current row) as web_cumulative from (select case when web.item_sk is not null then web.item_sk else st.item_sk end as item_sk, case when web.d_date is not null then web.d_date else st.d_date end as d_date, web.cume_sales as web_sales, st.cume_sales as store_sales from web full outer join st on web.item_sk = st.item_sk and web.d_date = st.d_date) x) y where web_cumulative > 1
+-- name: tpcds_65
+select s_store_name, i_item_desc, sc.revenue, i_current_price, i_brand from tpcds.store, tpcds.item, (select ss_store_sk, avg(revenue) as ave from (select ss_store_sk, ss_item_sk, sum(ss_sales_price) as revenue from tpcds.store_sales group by ss_store_sk, ss_item_sk) sa group by ss_store_sk) sb, (select ss_store_sk, ss_item_sk, sum(ss_sales_price) as revenue from tpcds.store_sales, tpcds.date_dim where ss_sold_date_sk = d_date_sk and d_moy > 1 group by ss_store_sk, ss_item_sk) sc
+where sb.ss_store_sk = sc.ss_store_sk and sc.revenue <= 0.9 * sb.ave and s_store_sk = sc.ss_store_sk and i_item_sk = sc.ss_item_sk
+-- name: tpcds_67
+select * from (select i_category, i_class, d_year, s_store_id, sumsales, rank() over (partition by i_category order by sumsales desc) as rk from (select i_category, i_class, d_year, s_store_id, sum(coalesce(ss_sales_price * ss_quantity, 0)) as sumsales from tpcds.store_sales, tpcds.date_dim, tpcds.store, tpcds.item where ss_sold_date_sk = d_date_sk and ss_item_sk = i_item_sk and ss_store_sk = s_store_sk and d_moy between 1 and 5 group by rollup (i_category, i_class, d_year, s_store_id)) dw1) dw2 where rk <= 5
+-- name: tpcds_79
+select c_last_name, c_first_name, substr(s_county, 1, 30), ss_ticket_number, amt, profit from (select ss_ticket_number, ss_customer_sk, store.s_county, sum(ss_sales_price) as amt, sum(ss_net_profit) as profit from tpcds.store_sales, tpcds.date_dim, tpcds.store, tpcds.household_demographics where store_sales.ss_sold_date_sk = date_dim.d_date_sk and store_sales.ss_store_sk = store.s_store_sk and store_sales.ss_hdemo_sk = household_demographics.hd_demo_sk and (household_demographics.hd_dep_count = 2 or household_demographics.hd_vehicle_count > 3) and date_dim.d_moy < 5 group by ss_ticket_number, ss_customer_sk, ss_store_sk, store.s_county) ms, tpcds.customer where ss_customer_sk = c_customer_sk
+-- name: tpcds_87
+select count(*) from ((select distinct c_last_name, d_date from tpcds.store_sales, tpcds.date_dim, tpcds.customer where ss_sold_date_sk = d_date_sk and ss_customer_sk = c_customer_sk) except (select distinct c_last_name, d_date from tpcds.web_sales, tpcds.date_dim, tpcds.customer where ws_sold_date_sk = d_date_sk and ws_bill_customer_sk = c_customer_sk)) as cool_cust
+-- name: tpcds_97
+with ssci as (select ss_customer_sk as customer_sk, ss_item_sk as item_sk from tpcds.store_sales, tpcds.date_dim where ss_sold_date_sk = d_date_sk and d_year > 1 group by ss_customer_sk, ss_item_sk), wsci as (select ws_bill_customer_sk as customer_sk, ws_item_sk as item_sk from tpcds.web_sales, tpcds.date_dim where ws_sold_date_sk = d_date_sk and d_year > 1 group by ws_bill_customer_sk, ws_item_sk)
+select sum(case when ssci.customer_sk is not null and wsci.customer_sk is null then 1 else 0 end) as store_only, sum(case when ssci.customer_sk is null and wsci.customer_sk is not null then 1 else 0 end) as web_only, sum(case when ssci.customer_sk is not null and wsci.customer_sk is not null then 1 else 0 end) as store_and_web from ssci full outer join wsci on ssci.customer_sk = wsci.customer_sk and ssci.item_sk = wsci.item_sk
+-- name: tpcds_98
+select i_item_id, i_item_desc, i_category, i_class, i_current_price, sum(ss_ext_sales_price) as itemrevenue, sum(ss_ext_sales_price) * 100 / nullif(sum(sum(ss_ext_sales_price)) over (partition by i_class), 0) as revenueratio from tpcds.store_sales, tpcds.item, tpcds.date_dim where ss_item_sk = i_item_sk and i_category in ('Sports', 'Books', '10') and ss_sold_date_sk = d_date_sk and d_date between date '1999-02-22' and date '1999-02-22' + interval '30 days' group by i_item_id, i_item_desc, i_category, i_class, i_current_price order by i_category, i_class, i_item_id, i_item_desc, revenueratio, itemrevenue, i_current_price
