@@ -5,6 +5,7 @@ Bytes become text here and nowhere else. A value that repeats is decoded, and la
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ _CP874_WIDTHS = np.array(
     [len(text.encode()) if (text := bytes([byte]).decode("cp874", "ignore")) else 0 for byte in range(256)], dtype=np.uint8
 )
 """Bytes that each cp874 byte takes in UTF-8; 0 where it is no character."""
+_THAI = re.compile("[\u0e01-\u0e3a\u0e3f-\u0e5b]")
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,11 @@ class UndecodableError(ValueError):
 def text_of(array: Any, encoding: str) -> Text:
     """A column of text from an Arrow array of bytes (``binary`` or a dictionary of it). Raises :class:`UndecodableError`."""
     if pa.types.is_dictionary(array.type):
-        codes = pl.Series(pl.from_arrow(array.indices)).cast(pl.UInt32)
+        indices = array.indices
+        # The same bytes: a place is never below zero.
+        codes = pl.Series(
+            pl.from_arrow(pa.UInt32Array.from_buffers(pa.uint32(), len(indices), indices.buffers(), offset=indices.offset))
+        )
         return Text(*_decoded(array.dictionary, encoding, codes))
     return Text(*_decoded(array, encoding, None))
 
@@ -170,6 +176,26 @@ def _decoded(array: Any, encoding: str, codes: pl.Series | None) -> tuple[pl.Ser
         np.cumsum(_CP874_WIDTHS[np.frombuffer(raw, np.uint8)], dtype=np.int32, out=ends[1:])
         made = pa.StringArray.from_buffers(count, pa.py_buffer(ends[places]), pa.py_buffer(utf8))
     return pl.Series(pl.from_arrow(made), dtype=pl.String), codes, ascii_only
+
+
+def is_utf8(data: bytes) -> bool | None:
+    """Whether bytes are UTF-8 and not cp874; None where they may be either.
+
+    Thai letters in valid UTF-8 are practically never cp874 by chance; other letters are (``ัก`` is a Cyrillic one).
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    if text.isascii():
+        return None
+    if _THAI.search(text):
+        return True
+    try:
+        data.decode("cp874")
+    except UnicodeDecodeError:
+        return True
+    return None
 
 
 def undecodable_lines(data: bytes, encoding: str, ends: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from dopa_pipelines.sources.batch import FLAWED, ROW, Batch, Text, UndecodableError, repeats, text_of
+from dopa_pipelines.sources.batch import FLAWED, ROW, Batch, Text, UndecodableError, is_utf8, repeats, text_of
 from dopa_pipelines.sources.reader import Reader
 
 BATCH_BYTES = 8 << 20
@@ -217,11 +217,9 @@ class DbfReader(Reader):
             good = bad = 0
             for name, field in self._wanted.items():
                 if field.kind == "C":
-                    for value in _values(cells[name])[:10_000]:
-                        if _is_utf8(value):
-                            good += 1
-                        else:
-                            bad += 1
+                    values = [is_utf8(value) for value in _values(cells[name])[:10_000]]
+                    good += values.count(True)
+                    bad += values.count(False)
             if not good and not bad:
                 return "cp874"
             self._encoding = "utf-8" if good > bad else "cp874"
@@ -244,14 +242,6 @@ def _values(cells: Any) -> list[bytes]:
     return list(dict.fromkeys(row.tobytes().rstrip() for row in high))
 
 
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 _CP874_HOLES = np.array([not bytes([byte]).decode("cp874", "ignore") for byte in range(256)])
 
 
@@ -261,7 +251,7 @@ def _undecodable(cells: Any, encoding: str) -> Any:
     if encoding == "cp874":
         return wrong | _CP874_HOLES[cells].any(axis=1)
     places = np.flatnonzero((cells > 127).any(axis=1))
-    wrong[[place for place in places.tolist() if not _is_utf8(cells[place].tobytes())]] = True
+    wrong[[place for place in places.tolist() if is_utf8(cells[place].tobytes()) is False]] = True
     return wrong
 
 

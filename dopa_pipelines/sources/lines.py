@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dopa_pipelines.sources.batch import FLAWED, undecodable_lines
+from dopa_pipelines.sources.batch import FLAWED, is_utf8, undecodable_lines
 
 BLOCK_BYTES = 10 << 20
 SAMPLE_BYTES = 1 << 20
@@ -130,8 +130,9 @@ def _with_line_feeds(data: bytes) -> bytes:
 def detect_encoding(path: Path, declared: str) -> str:
     """``utf-8`` or ``cp874``: what the file's first lines with Thai in them are.
 
-    Valid UTF-8 with Thai in it is practically never cp874 by chance, so UTF-8 is asked first; in a file of both, the form of
-    most lines decides and the others are undecodable.
+    Thai letters in valid UTF-8 are practically never cp874 by chance, so UTF-8 is asked first; in a file of both, the form of
+    most lines decides and the others are undecodable. What is valid as both and has no Thai letter as UTF-8 is what the contract
+    says: the cp874 bytes of ``ัก`` are those of a Cyrillic letter.
     """
     with path.open("rb") as file:
         head = file.read(SAMPLE_BYTES)
@@ -144,30 +145,16 @@ def detect_encoding(path: Path, declared: str) -> str:
     if more:
         # The sample may end within a letter.
         head = head[: head.rfind(b"\n") + 1] or head
-    try:
-        if not head.decode("utf-8-sig").isascii():
-            return "utf-8"
+    whole = is_utf8(head.removeprefix(_BOM))
+    if whole or (whole is None and head.startswith(_BOM)):
+        return "utf-8"
+    if whole is None:
         return declared
-    except UnicodeDecodeError:
-        pass
-    good = bad = 0
-    for line in head.split(b"\n"):
-        if not line.isascii():
-            if _decodes(line):
-                good += 1
-            else:
-                bad += 1
+    lines = [is_utf8(line) for line in head.split(b"\n")]
+    good, bad = lines.count(True), lines.count(False)
     if good == bad:
         return declared
     return "utf-8" if good > bad else "cp874"
-
-
-def _decodes(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def read_blocks(path: Path, declared: str) -> Iterator[Block]:

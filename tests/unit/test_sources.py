@@ -82,6 +82,22 @@ def test_cp874_and_utf8_are_told_apart(make_contract: Any, write: Any) -> None:
             assert values(rows) == [(2, None, "ก", "น้ำ")]
 
 
+@pytest.mark.parametrize(
+    ("content", "declared", "expected"),
+    [
+        ("a,b\nัก,1\n".encode("cp874"), "cp874", "ัก"),  # the bytes of a Cyrillic letter
+        ("a,b\né,1\n".encode(), "utf-8", "é"),  # the bytes of two Thai letters
+        ("a,b\n“x”,1\n".encode(), "cp874", "“x”"),
+        ("\ufeffa,b\né,1\n".encode(), "cp874", "é"),
+    ],
+)
+def test_bytes_of_both_encodings_are_what_the_contract_says(
+    content: bytes, declared: str, expected: str, make_contract: Any, write: Any
+) -> None:
+    rows, _ = read(make_contract("d", AB, server={"encoding": declared}), write(content))
+    assert values(rows) == [(2, None, expected, "1")]
+
+
 def test_of_mixed_encodings_the_odd_line_is_undecodable(make_contract: Any, write: Any) -> None:
     content = "a,b\nก,1\nข,2\nค,3\n".encode() + "ง,4\n".encode("cp874")
     rows, _ = read(make_contract("d", AB), write(content))
