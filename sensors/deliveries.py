@@ -52,7 +52,7 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
             with open_warehouse(settings) as warehouse, warehouse.connect() as connection:
                 for dataset, files in changed.items():
                     contract = contracts.by_dataset[dataset]
-                    pending = {item.path for item in arrivals(connection, contract, zone) if item.pending}
+                    pending = {item.path for item in arrivals(connection, contract, zone, wait=False) if item.pending}
                     for path, look in files:
                         if path in pending:
                             requests += list(_requests(contract, calendar, path, look))

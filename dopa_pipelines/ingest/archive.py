@@ -95,7 +95,8 @@ class Deposit:
                 if self._path.is_symlink():
                     # Refused, and what it points to is not the sender's to give.
                     self._sha256 = hashlib.sha256(os.fsencode(self._path.readlink())).hexdigest()
-                else:
+                elif self._path.is_dir() or self._path.is_file():
+                    # What is neither, such as a pipe, is refused; reading it might never end.
                     self._sha256 = store(self._archive, self._path)
         except BaseException as error:
             self._error = error
@@ -111,7 +112,9 @@ def store(archive: Path, path: Path) -> str:
             digest = _tar(path, packed) if path.is_dir() else _copy(path, packed)
         os.fsync(descriptor)
         place = place_of(archive, digest)
-        place.parent.mkdir(mode=0o700, exist_ok=True)
+        if not place.parent.exists():
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            _sync(archive)
         if not place.exists():
             partial.replace(place)
             _sync(place.parent)

@@ -19,7 +19,7 @@ import psycopg
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
-from dopa_pipelines.ingest.load import Delivery, Load, Progress, take_turn
+from dopa_pipelines.ingest.load import Delivery, Load, Progress, note_archived, take_turn
 from dopa_pipelines.ingest.replay import NothingWaitsError, correct_again, is_corrected, replay
 from dopa_pipelines.ingest.stream import Clock, Files
 from dopa_pipelines.sources import is_fetched
@@ -46,7 +46,8 @@ def ingest(
     ``as_of``: the day of the delivery (default today in Bangkok), which dates may not lie after; of a dataset with history also
     the day of the snapshot where its name states none. The content that is in force
     under the same contract changes nothing (``unchanged``). A refused delivery is recorded with its problem (``rejected``) and
-    loads nothing. Raises UserError for what is no property of the data: a missing file, an impossible contract change.
+    loads nothing; so is a snapshot of no day, or of one after the delivery's. Raises UserError for what is no property of the
+    data: a missing file, an impossible contract change.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; name a delivery of {contract.dataset}")
@@ -54,7 +55,10 @@ def ingest(
         return _ingest_corrected(warehouse, contract, path, run_id)
     run = run_id or str(uuid.uuid4())
     today = datetime.now(BANGKOK).date()
-    day = _business_date(contract, path, as_of, today)
+    try:
+        day = _business_date(contract, path, as_of, today)
+    except Rejected as refusal:
+        return _refuse(warehouse, contract, path, Delivery(contract.dataset, path.name, "", "rejected", run_id=run), str(refusal))
     delivery = Delivery(contract.dataset, path.name, "", "loaded", run_id=run)
     clock = Clock()
     with unfinished(path.name), warehouse.connect(Role.LOADER) as connection:
@@ -77,13 +81,18 @@ def ingest(
                 if delivery.rows_quarantined:
                     correct_again(warehouse, connection, contract, delivery, clock)
                 connection.commit()
-        except Rejected as refusal:
+        except Exception as refusal:
+            if work.dropped_views and not connection.closed:
+                connection.rollback()
+                work.restore_views()
+            if not isinstance(refusal, Rejected):
+                raise
             connection.rollback()
             delivery.status, delivery.problem = "rejected", str(refusal)
             delivery.rows_loaded = 0
             delivery.sha256 = deposit.sha256
             delivery.seconds = clock.rounded()
-            delivery.delivery = _record_refusal(connection, contract, path, delivery)
+            delivery.delivery = _record_refusal(warehouse, connection, contract, path, delivery)
             connection.commit()
     return delivery
 
@@ -91,38 +100,56 @@ def ingest(
 def _ingest_corrected(warehouse: Warehouse, contract: Contract, path: Path, run_id: str | None) -> Delivery:
     """A workbook of rejected rows that came back: what passes now is loaded. It is refused where nothing of it is."""
     refused = Delivery(contract.dataset, path.name, "", "rejected", run_id=run_id or str(uuid.uuid4()))
+    problem = ""
     try:
         done = replay(warehouse, contract, why=f"corrected by the bureau: {path.name}", corrected=path, run_id=refused.run_id)
         if done.delivery is not None:
             return done
         worst = ", ".join(f"{code} {count:,}" for code, count in done.reasons.items())
         refused.rows_read, refused.rows_quarantined, refused.reasons = done.rows_read, done.rows_quarantined, done.reasons
-        refused.problem = (
+        problem = (
             f"{path.name}: none of its {done.rows_read:,} rows keeps the contract of {contract.dataset} ({worst}); they stay in"
             " the quarantine"
         )
     except (Rejected, NothingWaitsError) as refusal:
-        refused.problem = str(refusal)
-    with (
-        unfinished(path.name),
-        warehouse.connect(Role.LOADER) as connection,
-        Deposit(warehouse.archive, path, Clock()) as deposit,
-    ):
-        refused.sha256 = deposit.wait()
-        refused.delivery = _record_refusal(connection, contract, path, refused)
+        problem = str(refusal)
+    return _refuse(warehouse, contract, path, refused, problem)
+
+
+def _refuse(warehouse: Warehouse, contract: Contract, path: Path, refused: Delivery, problem: str) -> Delivery:
+    """Keep and record a delivery that is refused before it is read."""
+    refused.problem = problem
+    with unfinished(path.name), warehouse.connect(Role.LOADER) as connection:
+        take_turn(connection, contract)
+        try:
+            with Deposit(warehouse.archive, path, Clock()) as deposit:
+                deposit.wait()
+        except Rejected:
+            pass  # it changed meanwhile, or is none that can be kept: refused all the same
+        refused.sha256 = deposit.sha256
+        refused.delivery = _record_refusal(warehouse, connection, contract, path, refused)
         connection.commit()
     return refused
 
 
 def _business_date(contract: Contract, path: Path, as_of: date | None, today: date) -> date | None:
-    """The day that a snapshot is of; None where the dataset has no history. Raises UserError where nobody says it."""
+    """The day that a snapshot is of; None where the dataset has no history.
+
+    Raises Rejected where nobody says it, or it is yet to come.
+    """
     if not contract.has_history:
         return None
     day = contract.business_date_of(path.name) or as_of or (today if is_fetched(contract) else None)
     if day is None:
-        raise UserError(
+        raise Rejected(
             f"{path.name}: its name does not state the day it is of ({contract.layout.period}, in {contract.path.name});"
             " name it so, or say the day with --as-of"
+        )
+    if day > (as_of or today):
+        # It would decide, for good, until when every snapshot before it holds.
+        raise Rejected(
+            f"{path.name}: is of {day}, after the day of its delivery ({as_of or today}); correct its name, or say the day of the"
+            " delivery with --as-of"
         )
     return day
 
@@ -147,7 +174,7 @@ def _in_force(connection: Connection, contract: Contract, path: Path, delivery: 
     return dict(rows).get(delivery.sha256)
 
 
-def _record_refusal(connection: Connection, contract: Contract, path: Path, delivery: Delivery) -> int:
+def _record_refusal(warehouse: Warehouse, connection: Connection, contract: Contract, path: Path, delivery: Delivery) -> int:
     row = connection.execute(
         """
         insert into ops.delivery (
@@ -163,4 +190,5 @@ def _record_refusal(connection: Connection, contract: Contract, path: Path, deli
         ),
     ).fetchone()  # fmt: skip
     assert row is not None
+    note_archived(warehouse, connection, delivery.sha256, content_bytes(path))
     return int(row[0])

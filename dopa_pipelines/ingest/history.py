@@ -53,6 +53,19 @@ def covering(day: date) -> sql.Composed:
     )
 
 
+def same_key(contract: Contract, *, absent: bool = False) -> sql.Composed:
+    """The condition that the rows ``t`` and ``i`` have the same key, of a form that PostgreSQL can hash.
+
+    Arrays are equal where both hold null; ``is not distinct from`` would compare every row with every other. ``absent``: key
+    values may be absent also where the contract requires them, in rows that are older than it.
+    """
+    pairs = []
+    for name in contract.key:
+        plain = contract.column(name).required and not absent
+        pairs.append(sql.SQL("t.{0} = i.{0}" if plain else "array[t.{0}] = array[i.{0}]").format(sql.Identifier(name)))
+    return sql.SQL(" and ").join(pairs)
+
+
 def count_on(connection: Connection, table: sql.Composable, day: date) -> int:
     """Rows that hold on ``day``, by what is believed now."""
     row = connection.execute(sql.SQL("select count(*) from {} t where {}").format(table, covering(day))).fetchone()
@@ -81,13 +94,15 @@ def apply_snapshot(
     day: date,
     until: date | None,
     whole: bool = True,
+    absent: bool = False,
 ) -> Difference:
     """Make ``table`` say of the days from ``day`` until before ``until`` what ``incoming`` says.
 
     ``incoming``: the contract's columns and ``_row``, one row a key. ``until``: the next snapshot's day, None if there is none.
-    ``whole``: keys that are not in ``incoming`` did not exist; otherwise they are left as they are.
+    ``whole``: keys that are not in ``incoming`` did not exist; otherwise they are left as they are. ``absent``: see
+    :func:`same_key`.
     """
-    return _Snapshot(connection, contract, table, incoming, delivery, day, until, whole).apply()
+    return _Snapshot(connection, contract, table, incoming, delivery, day, until, whole, absent).apply()
 
 
 class _Snapshot:
@@ -101,6 +116,7 @@ class _Snapshot:
         day: date,
         until: date | None,
         whole: bool,
+        absent: bool,
     ) -> None:
         self.connection = connection
         values = [name for name, _ in contract.table_columns]
@@ -116,19 +132,11 @@ class _Snapshot:
             "until": sql.SQL("{}::date").format(sql.Literal(until)),
             "delivery": sql.Literal(delivery),
         }
-        self.contract = contract
+        self.same_key = same_key(contract, absent=absent)
         self.values = values
 
     def run(self, statement: LiteralString) -> None:
         self.connection.execute(sql.SQL(statement).format(**self.parts))
-
-    def same_key(self) -> sql.Composed:
-        """Where the key may be absent an index or a hash join is of no use to PostgreSQL; few contracts have such keys."""
-        pairs = []
-        for name in self.contract.key:
-            same = sql.SQL("t.{0} = i.{0}" if self.contract.column(name).required else "t.{0} is not distinct from i.{0}")
-            pairs.append(same.format(sql.Identifier(name)))
-        return sql.SQL(" and ").join(pairs)
 
     def differs(self) -> sql.Composed:
         sides = [
@@ -139,16 +147,16 @@ class _Snapshot:
 
     def apply(self) -> Difference:
         self.parts |= {
-            "same_key": self.same_key(),
+            "same_key": self.same_key,
             "differs": self.differs(),
             "gone": sql.SQL("i._row is null or" if self.whole else ""),
             "join": sql.SQL("left join" if self.whole else "join"),
         }
-        # What the snapshot contradicts.
+        # What the snapshot contradicts. No column of a contract begins with _.
         self.run(
             """
             create temporary table contradicted on commit drop as
-            select t.*, t.ctid as place, i._row is null as closed
+            select t.*, t.ctid as _place, i._row is null as _closed
             from {table} t {join} {incoming} i on {same_key}
             where {covering} and ({gone} {differs})
             """
@@ -158,7 +166,7 @@ class _Snapshot:
             """
             create temporary table said on commit drop as
             with held as (select t.* from {table} t where {covering})
-            select i.*, t._row is not null as replaces
+            select i.*, t._row is not null as _replaces
             from {incoming} i left join held t on {same_key}
             where t._row is null or {differs}
             """
@@ -193,7 +201,7 @@ class _Snapshot:
         self.run(
             """
             update {table} t set _superseded_by = {delivery}
-            where t.ctid in (select place from contradicted union all select place from neighbours)
+            where t.ctid in (select _place from contradicted union all select place from neighbours)
             """
         )
         self.run(
@@ -207,9 +215,9 @@ class _Snapshot:
             sql.SQL(
                 """
                 select
-                    (select count(*) from said where not replaces),
-                    (select count(*) from said where replaces),
-                    (select count(*) from contradicted where closed),
+                    (select count(*) from said where not _replaces),
+                    (select count(*) from said where _replaces),
+                    (select count(*) from contradicted where _closed),
                     (select count(*) from {incoming}) - (select count(*) from said)
                 """
             ).format(**self.parts)

@@ -21,14 +21,14 @@ from psycopg import sql
 
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected
-from dopa_pipelines.ingest.archive import Deposit
+from dopa_pipelines.ingest.archive import Deposit, place_of
 from dopa_pipelines.ingest.encode import Encoder, csv_of
 from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
-from dopa_pipelines.ingest.history import apply_snapshot, count_on, next_snapshot
+from dopa_pipelines.ingest.history import apply_snapshot, count_on, next_snapshot, same_key
 from dopa_pipelines.ingest.settle import Reasons, settle_duplicates, settle_references
 from dopa_pipelines.ingest.stream import Clock, Source, Stream, look_up
-from dopa_pipelines.ingest.tables import Changes, create_rows, ensure_tables, index_key, put_rows
+from dopa_pipelines.ingest.tables import Changes, create_rows, ensure_tables, index_key, put_rows, views_on
 from dopa_pipelines.sources.batch import ORIGINAL, ROW
 from dopa_pipelines.warehouse import Role, Warehouse
 
@@ -98,6 +98,9 @@ class Load:
         self.incoming: sql.Identifier = sql.Identifier("incoming")
         self.direct = False
         self.stored = 0
+        self.held_before = 0
+        self.views: list[tuple[str, str]] = []
+        self.dropped_views: list[tuple[str, str]] = []
         self.reasons: Counter[str] = Counter()
         self.scope: list[dict[str, Any]] = []
 
@@ -120,6 +123,9 @@ class Load:
 
     def begin(self, as_of: date) -> Changes:
         """Make or migrate the tables and enter the delivery."""
+        # Before anything changes, since later their text would be of the changed table; and apart, since it locks them.
+        with self.warehouse.connect(Role.TRANSFORMER) as connection:
+            self.views = views_on(connection, self.contract)
         changes = ensure_tables(self.connection, self.contract, self._drop_views)
         if changes.words:
             self._record_migration(changes.words)
@@ -143,11 +149,20 @@ class Load:
         return changes
 
     def _drop_views(self, views: list[str]) -> None:
-        """Take down dbt's views as dbt's role: the loader owns none of them."""
+        """Take down dbt's views as dbt's role: the loader owns none of them. What stands on them goes with them."""
         with self.warehouse.connect(Role.TRANSFORMER) as connection:
             for view in views:
                 connection.execute(sql.SQL("drop view if exists {} cascade").format(sql.SQL(view)))
+        self.dropped_views = self.views
         self.delivery.notes["views_dropped"] = views
+
+    def restore_views(self) -> None:
+        """Put dbt's views back, once the transaction that needed them away was rolled back."""
+        with self.warehouse.connect(Role.TRANSFORMER) as connection:
+            for view, definition in self.dropped_views:
+                connection.execute(sql.SQL("create or replace view {} as {}").format(sql.SQL(view), sql.SQL(definition)))
+        self.delivery.notes.pop("views_dropped", None)
+        self.dropped_views = []
 
     def _make_incoming(self) -> None:
         """The table that takes the delivery's rows."""
@@ -354,6 +369,7 @@ class Load:
     def apply_difference(self, *, whole: bool) -> None:
         """Apply ``incoming`` to the history; ``whole``: it is a snapshot, and what is not in it is gone."""
         assert self.day is not None and self.delivery.delivery is not None
+        self.held_before = 0 if whole else count_on(self.connection, self.table, self.day)
         difference = apply_snapshot(
             self.connection,
             self.contract,
@@ -376,37 +392,34 @@ class Load:
         )
 
     def _replace_scope(self, accept_shrink: bool) -> None:
-        parts = [
-            sql.SQL("{}").format(sql.Identifier(part.column))
-            if part.granularity == "value"
-            else sql.SQL("date_trunc({}, {})::date").format(sql.Literal(part.granularity), sql.Identifier(part.column))
-            for part in self.contract.load.scope
-        ]
+        parts = scope_of(self.contract, "i")
         both = sql.SQL(", ").join(parts)
-        found = self.connection.execute(sql.SQL("select distinct {} from incoming order by {}").format(both, both))
+        found = self.connection.execute(sql.SQL("select distinct {} from incoming i order by {}").format(both, both))
         names = [part.column for part in self.contract.load.scope]
         self.scope = [dict(zip(names, (str(value) for value in row), strict=True)) for row in found]
         named = [sql.Identifier(f"s{number}") for number in range(len(parts))]
         self.connection.execute(
-            sql.SQL("create temporary table scope on commit drop as select distinct {} from incoming").format(
+            sql.SQL("create temporary table scope on commit drop as select distinct {} from incoming i").format(
                 sql.SQL(", ").join(sql.SQL("{} as {}").format(part, name) for part, name in zip(parts, named, strict=True))
             )
         )
         inside = sql.SQL("exists (select from scope where {})").format(
             sql.SQL(" and ").join(
-                sql.SQL("{} is not distinct from {}").format(part, name) for part, name in zip(parts, named, strict=True)
+                sql.SQL("array[{}] = array[scope.{}]").format(part, name)
+                for part, name in zip(scope_of(self.contract, "t"), named, strict=True)
             )
         )
-        before = self.connection.execute(sql.SQL("select count(*) from {} where {}").format(self.table, inside)).fetchone()
+        before = self.connection.execute(sql.SQL("select count(*) from {} t where {}").format(self.table, inside)).fetchone()
         self._refuse_shrinking(int(before[0]) if before else 0, accept_shrink)
-        self._take_out(sql.SQL("delete from {} where {} returning _delivery_id").format(self.table, inside))
+        self._take_out(sql.SQL("delete from {} t where {} returning _delivery_id").format(self.table, inside))
 
     def _replace_keys(self) -> None:
-        same = sql.SQL(" and ").join(
-            sql.SQL("i.{} is not distinct from t.{}").format(sql.Identifier(name), sql.Identifier(name))
-            for name in self.contract.key
+        self.connection.execute("analyze incoming")
+        self._take_out(
+            sql.SQL("delete from {} t using incoming i where {} returning t._delivery_id").format(
+                self.table, same_key(self.contract)
+            )
         )
-        self._take_out(sql.SQL("delete from {} t using incoming i where {} returning t._delivery_id").format(self.table, same))
 
     def _take_out(self, deletion: sql.Composable) -> None:
         """Delete rows of earlier deliveries. What lost rows is in force no more: its content would change the table again."""
@@ -487,16 +500,8 @@ class Load:
         if self.direct:
             loaded = sql.Literal(self.stored)
         elif self.day is not None:
-            # A snapshot's rows are those that hold on its day, also those that an earlier one brought.
-            others = (
-                "(select coalesce(sum(rows_loaded), 0) from ops.delivery where dataset = {} and business_date = {} and in_force"
-            )
-            loaded = sql.SQL("({} - " + others + " and id <> {}))").format(
-                sql.Literal(count_on(self.connection, self.table, self.day)),
-                sql.Literal(self.contract.dataset),
-                sql.Literal(self.day),
-                sql.Literal(delivery.delivery),
-            )
+            # A snapshot's rows are those that hold on its day, also those that an earlier one brought; a replay adds to them.
+            loaded = sql.Literal(count_on(self.connection, self.table, self.day) - self.held_before)
             held = there
         self.connection.execute(
             sql.SQL(
@@ -514,10 +519,26 @@ class Load:
                 json.dumps(seconds), delivery.delivery,
             ),
         )  # fmt: skip
-        self.connection.execute(
+        note_archived(self.warehouse, self.connection, delivery.sha256, self.size)
+
+
+def scope_of(contract: Contract, alias: str) -> list[sql.Composed]:
+    """What each part of the contract's scope is of the rows ``alias``."""
+    return [
+        sql.SQL("{}").format(sql.Identifier(alias, part.column))
+        if part.granularity == "value"
+        else sql.SQL("date_trunc({}, {})::date").format(sql.Literal(part.granularity), sql.Identifier(alias, part.column))
+        for part in contract.load.scope
+    ]
+
+
+def note_archived(warehouse: Warehouse, connection: Connection, sha256: str, size: int) -> None:
+    """Record that a delivery is in the archive, if it is: what is not recorded, retention would never end."""
+    if place_of(warehouse.archive, sha256).is_file():
+        connection.execute(
             "insert into ops.archived (sha256, bytes) values (%s, %s)"
             " on conflict (sha256) do update set destroyed_at = null, destroyed_by = null, why = null",
-            (delivery.sha256, self.size),
+            (sha256, size),
         )
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import xlsxwriter  # type: ignore[import-untyped]
@@ -28,6 +28,20 @@ SHEET = "quarantine"
 NUMBER = "quarantine_id"
 """Title of the column by which a corrected row finds the one that it mends."""
 MAX_EXPORT = 500_000
+
+WAITS: LiteralString = """
+    d.status = 'loaded' and (
+        d.in_force
+        or d.rows_held > 0 and not exists (
+            select from ops.delivery l
+            where l.dataset = d.dataset and l.id > d.id and l.status = 'loaded' and not l.replayed
+              and (l.sha256 = d.sha256 or l.business_date = d.business_date)
+        )
+    )
+"""
+"""Whether rejected rows of the delivery ``d`` still matter: the table holds rows of it, and neither the same content nor another
+snapshot of its day came later. That some of its rows were replaced since says nothing about those that were rejected.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,11 +98,11 @@ def overview(connection: Connection) -> list[tuple[str, int, int]]:
         row = connection.execute(
             sql.SQL(
                 """
-                select count(*) filter (where q.replayed_by is null and d.in_force), count(q.replayed_by)
+                select count(*) filter (where q.replayed_by is null and {}), count(q.replayed_by)
                 from {} q
                 join ops.delivery d on d.id = q.delivery_id
                 """
-            ).format(sql.Identifier("quarantine", name))
+            ).format(sql.SQL(WAITS), sql.Identifier("quarantine", name))
         ).fetchone()
         assert row is not None
         found.append((str(name), int(row[0]), int(row[1])))
@@ -104,31 +118,37 @@ def rejected_rows(
     delivery: int | None = None,
     row: int | None = None,
     code: str | None = None,
+    waiting: bool = False,
 ) -> Iterator[RejectedRow]:
-    """Quarantined rows, those of the latest deliveries first. Without ``reveal``, personal values are masked."""
+    """Quarantined rows, those of the latest deliveries first. Without ``reveal``, personal values are masked.
+
+    ``waiting``: only those that may still be loaded.
+    """
     if not _exists(connection, contract):
         return
     rows = connection.execute(
         sql.SQL(
             """
-            select id, delivery_id, file, row, reasons, original, fields, replayed_by
-            from {}
-            where (%(delivery)s::bigint is null or delivery_id = %(delivery)s)
-              and (%(row)s::bigint is null or row = %(row)s)
-              and (%(code)s::text is null or reasons @> jsonb_build_array(jsonb_build_object('code', %(code)s::text)))
-            order by delivery_id desc, row, id
+            select q.id, q.delivery_id, q.file, q.row, q.reasons, q.original, q.fields, q.replayed_by
+            from {} q
+            where (%(delivery)s::bigint is null or q.delivery_id = %(delivery)s)
+              and (%(row)s::bigint is null or q.row = %(row)s)
+              and (%(code)s::text is null or q.reasons @> jsonb_build_array(jsonb_build_object('code', %(code)s::text)))
+              and (not %(waiting)s or q.replayed_by is null and q.delivery_id in (select d.id from ops.delivery d where {}))
+            order by q.delivery_id desc, q.row, q.id
             limit %(limit)s
             """
-        ).format(sql.Identifier("quarantine", contract.dataset)),
-        {"delivery": delivery, "row": row, "code": code, "limit": limit},
+        ).format(sql.Identifier("quarantine", contract.dataset), sql.SQL(WAITS)),
+        {"delivery": delivery, "row": row, "code": code, "limit": limit, "waiting": waiting},
     )
-    personal = personal_columns(contract)
+    shown_in_clear = _open_columns(contract)
     for number, origin, file, place, reasons, original, fields, replayed in rows:
         if reveal:
             yield RejectedRow(number, origin, file, place, reasons, original, fields or {}, replayed)
         else:
-            shown = {name: MASK if value is not None and name in personal else value for name, value in (fields or {}).items()}
-            masked = [_masked(reason, personal) for reason in reasons]
+            text = (fields or {}).items()
+            shown = {name: value if value is None or name in shown_in_clear else MASK for name, value in text}
+            masked = [_masked(reason, shown_in_clear) for reason in reasons]
             yield RejectedRow(number, origin, file, place, masked, None, shown, replayed)
 
 
@@ -142,24 +162,26 @@ def patterns(connection: Connection, contract: Contract) -> list[Pattern]:
             select r.reason ->> 'code', r.reason ->> 'column', count(*), count(distinct q.delivery_id),
                 (array_agg(r.reason ->> 'value' order by q.id desc))[1]
             from {} q
-            join ops.delivery d on d.id = q.delivery_id and d.in_force
+            join ops.delivery d on d.id = q.delivery_id and {}
             cross join jsonb_array_elements(q.reasons) as r (reason)
             where q.replayed_by is null
             group by 1, 2
             order by 3 desc, 1, 2
             """
-        ).format(sql.Identifier("quarantine", contract.dataset))
+        ).format(sql.Identifier("quarantine", contract.dataset), sql.SQL(WAITS))
     )
-    personal = personal_columns(contract)
+    shown_in_clear = _open_columns(contract)
     found = []
     for code, column, count, deliveries, value in rows:
-        shown = _masked({"column": column, "value": value}, personal)["value"]
+        shown = _masked({"column": column, "value": value}, shown_in_clear)["value"]
         found.append(Pattern(code, column, count, deliveries, shown))
     return found
 
 
-def personal_columns(contract: Contract) -> set[str]:
-    return {column.name for column in contract.columns if column.is_personal}
+def _open_columns(contract: Contract) -> set[str]:
+    """Columns whose values may be shown. A name that the contract does not know may be one that a personal column had before."""
+    plain = [column for column in contract.columns if not column.is_personal]
+    return {column.name for column in plain} | {column.renamed_from for column in plain if column.renamed_from}
 
 
 def _exists(connection: Connection, contract: Contract) -> bool:
@@ -167,10 +189,10 @@ def _exists(connection: Connection, contract: Contract) -> bool:
     return bool(there and there[0])
 
 
-def _masked(reason: dict[str, Any], personal: set[str]) -> dict[str, Any]:
-    names = re.split(r",\s*", reason.get("column") or "")
+def _masked(reason: dict[str, Any], shown_in_clear: set[str]) -> dict[str, Any]:
+    names = set(re.split(r",\s*", reason.get("column") or ""))
     value = reason.get("value")
-    return reason | {"value": MASK if value is not None and personal & set(names) else value}
+    return reason | {"value": value if value is None or names <= shown_in_clear else MASK}
 
 
 def rejected_preview(connection: Connection, contract: Contract) -> str:
@@ -191,15 +213,13 @@ def export(connection: Connection, contract: Contract, path: Path, *, delivery: 
     The bureau corrects values in place; the file comes back as a delivery. Personal values are in the clear: the file is
     readable by its owner only. Raises UserError where there is nothing to export or the file cannot be written.
     """
-    rows = [
-        item
-        for item in rejected_rows(connection, contract, reveal=True, limit=None, delivery=delivery)
-        if item.replayed_by is None
-    ]
+    rows = list(rejected_rows(connection, contract, reveal=True, limit=MAX_EXPORT + 1, delivery=delivery, waiting=True))
     if not rows:
         raise UserError(f"{contract.dataset}: no rejected rows wait; nothing to export")
     if len(rows) > MAX_EXPORT:
-        raise UserError(f"{contract.dataset}: {len(rows):,} rows are too many for one workbook; export one --delivery at a time")
+        raise UserError(
+            f"{contract.dataset}: more than {MAX_EXPORT:,} rows are too many for one workbook; export one --delivery at a time"
+        )
     partial = path.with_name(f".{path.name}.part")
     try:
         partial.touch(mode=0o600)

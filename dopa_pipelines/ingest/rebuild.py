@@ -27,9 +27,9 @@ from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 from dopa_pipelines.ingest.history import apply_snapshot, next_snapshot
 from dopa_pipelines.ingest.load import take_turn
-from dopa_pipelines.ingest.replay import batches_of
+from dopa_pipelines.ingest.replay import batches_of, in_names
 from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
-from dopa_pipelines.ingest.tables import ensure_tables, type_sql
+from dopa_pipelines.ingest.tables import DropViews, Renames, ensure_tables, type_sql
 from dopa_pipelines.scratch import private_folder
 from dopa_pipelines.sources.containers import unpacked
 from dopa_pipelines.warehouse import Role, Warehouse, unfinished
@@ -87,8 +87,8 @@ def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) ->
     with unfinished(f"rebuild of {contract.dataset}"), warehouse.connect(Role.LOADER) as connection:
         _log(connection, contract)
         take_turn(connection, contract)
-        ensure_tables(connection, contract, lambda views: None)
-        work = _Rebuild(warehouse, connection, contract, result)
+        changes = ensure_tables(connection, contract, _refuse_views(contract))
+        work = _Rebuild(warehouse, connection, contract, result, Renames(connection, contract, changes.words))
         work.run()
         if apply and not result.equal:
             work.apply()
@@ -97,6 +97,16 @@ def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) ->
             connection.rollback()
     result.seconds = round(clock.rounded()["total"], 3)
     return result
+
+
+def _refuse_views(contract: Contract) -> DropViews:
+    def refuse(views: list[str]) -> None:
+        raise UserError(
+            f"{contract.dataset}: the contract changes the type of a column on which {', '.join(views)} stand; bring a delivery"
+            " in under it first, and rebuild then"
+        )
+
+    return refuse
 
 
 def _log(connection: Connection, contract: Contract) -> None:
@@ -108,11 +118,14 @@ def _log(connection: Connection, contract: Contract) -> None:
 
 
 class _Rebuild:
-    def __init__(self, warehouse: Warehouse, connection: Connection, contract: Contract, result: Rebuild) -> None:
+    def __init__(
+        self, warehouse: Warehouse, connection: Connection, contract: Contract, result: Rebuild, renames: Renames
+    ) -> None:
         self.warehouse = warehouse
         self.connection = connection
         self.contract = contract
         self.result = result
+        self.renames = renames
         self.table = sql.Identifier("raw", contract.dataset)
         self.columns = [name for name, _ in contract.table_columns]
 
@@ -120,15 +133,47 @@ class _Rebuild:
         self.connection.execute(
             sql.SQL("create temporary table {} (like {}) on commit drop").format(sql.Identifier(TABLE), self.table)
         )
+        if self.contract.has_history:
+            for name in HISTORY_COLUMNS:
+                self.connection.execute(
+                    sql.SQL("alter table {} alter column {} drop not null").format(sql.Identifier(TABLE), sql.Identifier(name))
+                )
         for recorded in self._deliveries():
-            if not recorded.replayed and not place_of(self.warehouse.archive, recorded.sha256).is_file():
+            contract = self._contract_then(recorded)
+            if contract.has_history:
+                self._begin_history()
+            if self._is_destroyed(recorded):
                 self._note_destroyed(recorded)
-                if recorded.day is not None:
+                if contract.has_history and recorded.day is not None:
                     self._take_as_recorded(recorded, recorded.day)
+                elif self.contract.has_history:
+                    self._take_rows(recorded)
                 continue
-            self._load(recorded)
+            self._load(contract, recorded)
             self.result.deliveries.append(recorded.id)
+        if self.contract.has_history:
+            self._begin_history()
         self._compare()
+
+    def _begin_history(self) -> None:
+        """Rows that came before the dataset had a history: as the table gained it, they hold since the day of their delivery."""
+        self.connection.execute(
+            sql.SQL(
+                "update {} t set _recorded_by = d.id, _valid_from = coalesce(d.as_of, d.received_at::date)"
+                " from ops.delivery d where d.id = t._delivery_id and t._valid_from is null"
+            ).format(sql.Identifier(TABLE))
+        )
+
+    def _is_destroyed(self, recorded: _Recorded) -> bool:
+        if not recorded.replayed:
+            return not place_of(self.warehouse.archive, recorded.sha256).is_file()
+        row = self.connection.execute(
+            sql.SQL("select bool_or(coalesce(corrected, fields) is null) from {} where replayed_by = %s").format(
+                sql.Identifier("quarantine", self.contract.dataset)
+            ),
+            (recorded.id,),
+        ).fetchone()
+        return bool(row and row[0])
 
     def _deliveries(self) -> list[_Recorded]:
         """Deliveries of which the table holds rows; what later ones replaced wholly has left no trace in it.
@@ -139,10 +184,10 @@ class _Rebuild:
             """
             select id, file, sha256, coalesce(as_of, received_at::date), contract_checksum, replayed, business_date
             from ops.delivery
-            where dataset = %s and status = 'loaded' and (rows_held > 0 or %s)
+            where dataset = %s and status = 'loaded' and (rows_held > 0 or business_date is not null)
             order by id
             """,
-            (self.contract.dataset, self.contract.has_history),
+            (self.contract.dataset,),
         )
         return [_Recorded(*row) for row in rows]
 
@@ -151,6 +196,8 @@ class _Rebuild:
             "select destroyed_at::text, destroyed_by, why from ops.archived where sha256 = %s and destroyed_at is not null",
             (recorded.sha256,),
         ).fetchone()
+        if recorded.replayed:
+            row = row or (None, None, "retention ended of rejected rows that it loaded")
         if row is None:
             raise UserError(
                 f"{self.contract.dataset}: delivery {recorded.id} ({recorded.file}) is not in the archive and no retention"
@@ -160,8 +207,7 @@ class _Rebuild:
             {"delivery": recorded.id, "file": recorded.file, "destroyed_at": row[0], "destroyed_by": row[1], "why": row[2]}
         )
 
-    def _load(self, recorded: _Recorded) -> None:
-        contract = self._contract_then(recorded)
+    def _load(self, contract: Contract, recorded: _Recorded) -> None:
         encoder = Encoder(contract)
         self.connection.execute("drop table if exists incoming")
         self.connection.execute(
@@ -207,7 +253,7 @@ class _Rebuild:
 
     def _source(self, contract: Contract, recorded: _Recorded) -> Any:
         if recorded.replayed:
-            return _Replayed(self.connection, contract, recorded.id)
+            return _Replayed(self.connection, contract, recorded.id, self.renames)
         return _Archived(self.warehouse, contract, recorded)
 
     def _drop_rejected(self, recorded: _Recorded, source: _Archived) -> None:
@@ -226,19 +272,21 @@ class _Rebuild:
         ).fetchall()
         numbers = [row + source.offsets.get(file, 0) for file, row in rows]
         if numbers:
-            self.connection.execute("delete from incoming where _row = any(%s)", (numbers,))
+            self.connection.execute(
+                "delete from incoming using unnest(%s::bigint[]) as gone (row) where _row = gone.row", (numbers,)
+            )
 
     def _replace(self, contract: Contract, recorded: _Recorded) -> None:
         """Put the delivery's rows where the load put them, in the columns of today."""
         load, rebuilt = contract.load, sql.Identifier(TABLE)
-        renamed = {column.renamed_from: column.name for column in self.contract.columns if column.renamed_from}
-        pairs = [(name, name if name in self.columns else renamed.get(name, name)) for name, _ in contract.table_columns]
+        renamed = self.renames.since(recorded.id)
+        pairs = [(name, renamed.get(name, name)) for name, _ in contract.table_columns]
         pairs = [(old, new) for old, new in pairs if new in self.columns]
         types = dict(self.contract.table_columns)
         today = sql.SQL(", ").join(
             sql.SQL("{}::{} as {}").format(sql.Identifier(old), sql.SQL(types[new]), sql.Identifier(new)) for old, new in pairs
         )
-        if recorded.day is not None:
+        if contract.has_history and recorded.day is not None:
             lacking = [name for name in self.columns if name not in dict(pairs).values()]
             absent = [sql.SQL("null::{} as {}").format(sql.SQL(types[name]), sql.Identifier(name)) for name in lacking]
             self._apply_snapshot(
@@ -246,28 +294,13 @@ class _Rebuild:
             )
             return
         if not recorded.replayed:
+            new = dict(pairs)
             if load.mode == "replace":
                 self.connection.execute(sql.SQL("delete from {}").format(rebuilt))
             elif load.mode == "replace_scope":
-                parts = [
-                    sql.SQL("t.{0} is not distinct from i.{0}").format(sql.Identifier(part.column))
-                    if part.granularity == "value"
-                    else sql.SQL("date_trunc({1}, t.{0}) is not distinct from date_trunc({1}, i.{0})").format(
-                        sql.Identifier(part.column), sql.Literal(part.granularity)
-                    )
-                    for part in load.scope
-                ]
-                self._delete_matching(parts)
+                self._delete_matching([(part.column, new[part.column], part.granularity) for part in load.scope])
             else:
-                new = dict(pairs)
-                self._delete_matching(
-                    [
-                        sql.SQL("t.{} is not distinct from i.{}").format(
-                            sql.Identifier(new.get(name, name)), sql.Identifier(name)
-                        )
-                        for name in contract.key
-                    ]
-                )
+                self._delete_matching([(name, new[name], "value") for name in contract.key])
         self.connection.execute(
             sql.SQL("insert into {} ({}, _delivery_id, _row) select {}, {}, _row from incoming").format(
                 rebuilt,
@@ -292,6 +325,15 @@ class _Rebuild:
             ).format(columns=columns, table=self.table, delivery=sql.Literal(recorded.id), day=sql.Literal(day)),
         )
 
+    def _take_rows(self, recorded: _Recorded) -> None:
+        """What a destroyed delivery from before the history brought is still in the table."""
+        columns = sql.SQL(", ").join(map(sql.Identifier, [*self.columns, "_delivery_id", "_row"]))
+        self.connection.execute(
+            sql.SQL("insert into {} ({}) select {} from {} where _delivery_id = {} and _recorded_by = {}").format(
+                sql.Identifier(TABLE), columns, columns, self.table, sql.Literal(recorded.id), sql.Literal(recorded.id)
+            )
+        )
+
     def _apply_snapshot(self, recorded: _Recorded, day: date, rows: sql.Composable) -> None:
         """``rows``: a query of the rows that the snapshot holds, in the columns of today."""
         self.connection.execute(sql.SQL("create temporary table snapshot on commit drop as {}").format(rows))
@@ -304,10 +346,24 @@ class _Rebuild:
             day=day,
             until=next_snapshot(self.connection, self.contract.dataset, day, before=recorded.id),
             whole=not recorded.replayed,
+            absent=True,
         )
         self.connection.execute("drop table snapshot")
 
-    def _delete_matching(self, same: list[sql.Composed]) -> None:
+    def _delete_matching(self, columns: list[tuple[str, str, str]]) -> None:
+        """Delete what is the same as an incoming row in ``columns``: the name then and now, and what dates are cut to.
+
+        Arrays are the same where both hold null, and can be hashed.
+        """
+        types = dict(self.contract.table_columns)
+        same = []
+        for old, now, granularity in columns:
+            kept = sql.SQL("t.{}").format(sql.Identifier(now))
+            came = sql.SQL("i.{}::{}").format(sql.Identifier(old), sql.SQL(types[now]))
+            if granularity != "value":
+                kept, came = (sql.SQL("date_trunc({}, {})").format(sql.Literal(granularity), side) for side in (kept, came))
+            same.append(sql.SQL("array[{}] = array[{}]").format(kept, came))
+        self.connection.execute("analyze incoming")
         self.connection.execute(
             sql.SQL("delete from {} t where exists (select from incoming i where {})").format(
                 sql.Identifier(TABLE), sql.SQL(" and ").join(same)
@@ -390,21 +446,26 @@ class _Archived:
 class _Replayed:
     """Rows of the quarantine that a replay loaded."""
 
-    def __init__(self, connection: Connection, contract: Contract, delivery: int) -> None:
+    def __init__(self, connection: Connection, contract: Contract, delivery: int, renames: Renames) -> None:
         self._connection = connection
         self._contract = contract
         self._delivery = delivery
+        self._renames = renames
         self.layout_rows = 0
         self.unknown_titles: tuple[str, ...] = ()
 
     def __enter__(self) -> _Replayed:
         rows = self._connection.execute(
-            sql.SQL("select id, original, coalesce(corrected, fields) from {} where replayed_by = %s order by id").format(
-                sql.Identifier("quarantine", self._contract.dataset)
-            ),
+            sql.SQL(
+                "select id, original, coalesce(corrected, fields), delivery_id from {} where replayed_by = %s order by id"
+            ).format(sql.Identifier("quarantine", self._contract.dataset)),
             (self._delivery,),
         ).fetchall()
-        self._rows = [{"id": number, "original": original, "fields": fields} for number, original, fields in rows]
+        names = {origin: self._renames.since(origin, self._delivery) for origin in {row[3] for row in rows}}
+        self._rows = [
+            {"id": number, "original": original, "fields": in_names(fields, names[origin])}
+            for number, original, fields, origin in rows
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
 """Loading rejected rows after all: once a contract was mended, a reference was delivered, or their bureau corrected them.
 
-A replay is a delivery of its own, with who asked for it and why. It takes only rows of deliveries that are in force, and never
-replaces a row that is in the table: what came later is newer. Rows that still break the contract stay in the quarantine. Where
+A replay is a delivery of its own, with who asked for it and why. It takes only rows of deliveries that still matter, and never
+replaces a row, or adds to a scope, that came later. Rows that still break the contract stay in the quarantine. Where
 the dataset has history, rows belong to the day of the snapshot that brought them, so that a replay takes those of one delivery.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import lzma
 import re
 import uuid
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
@@ -28,11 +30,12 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
 from dopa_pipelines.ingest.enforce import Plan
-from dopa_pipelines.ingest.history import covering
-from dopa_pipelines.ingest.load import Delivery, Load, take_turn
-from dopa_pipelines.ingest.quarantine import NUMBER, SHEET
+from dopa_pipelines.ingest.history import covering, same_key
+from dopa_pipelines.ingest.load import Delivery, Load, scope_of, take_turn
+from dopa_pipelines.ingest.quarantine import NUMBER, SHEET, WAITS
 from dopa_pipelines.ingest.settle import settle_duplicates, settle_references
 from dopa_pipelines.ingest.stream import Clock
+from dopa_pipelines.ingest.tables import Renames
 from dopa_pipelines.sources.batch import FLAW, ORIGINAL, ROW, Batch, batch_of
 from dopa_pipelines.sources.office_file import UnusableError
 from dopa_pipelines.sources.reader import clean_title
@@ -54,7 +57,7 @@ def is_corrected(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as book, book.open("xl/workbook.xml") as part:
             names = re.findall(rb'<sheet [^>]*name="([^"]*)"', part.read(1 << 20))
-    except (KeyError, OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+    except (KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError):
         return False
     return SHEET.encode() in names
 
@@ -105,8 +108,14 @@ def replay(
             else:
                 connection.rollback()
                 result.delivery = result.write = None
-        except psycopg.errors.ProgramLimitExceeded as error:
-            raise Rejected(f"{file}: {error.diag.message_primary}; a key value is too long") from error
+                work.restore_views()
+        except Exception as error:
+            if work.dropped_views and not connection.closed:
+                connection.rollback()
+                work.restore_views()
+            if isinstance(error, psycopg.errors.ProgramLimitExceeded):
+                raise Rejected(f"{file}: {error.diag.message_primary}; a key value is too long") from error
+            raise
     return result
 
 
@@ -163,15 +172,16 @@ class _Replay(Load):
         found = self.connection.execute(
             sql.SQL(
                 """
-                select q.id, q.original, q.fields, q.delivery_id, d.as_of, d.received_at::date, d.file, d.business_date
+                select q.id, q.original, coalesce(q.corrected, q.fields), q.delivery_id, d.as_of, d.received_at::date, d.file,
+                    d.business_date
                 from {} q
-                join ops.delivery d on d.id = q.delivery_id and d.in_force and d.status = 'loaded'
+                join ops.delivery d on d.id = q.delivery_id and {}
                 where q.replayed_by is null
                   and (%(delivery)s::bigint is null or q.delivery_id = %(delivery)s)
                   and (%(ids)s::bigint[] is null or q.id = any(%(ids)s))
                 order by q.delivery_id, q.id
                 """
-            ).format(sql.Identifier("quarantine", self.contract.dataset)),
+            ).format(sql.Identifier("quarantine", self.contract.dataset), sql.SQL(WAITS)),
             {"delivery": delivery, "ids": None if values is None else list(values)},
         ).fetchall()
         if self.contract.has_history and found:
@@ -202,9 +212,13 @@ class _Replay(Load):
         if unusable:
             result.notes["not_taken_apart"] = unusable
         still: Counter[str] = Counter()
-        for (_, day, file), group in groupby(rows, key=lambda row: (row["delivery"], row["as_of"], row["file"])):
+        renames = Renames(self.connection, self.contract)
+        for (origin, day, file), group in groupby(rows, key=lambda row: (row["delivery"], row["as_of"], row["file"])):
             plan = Plan(self.contract, day, self.contract.period_of(file))
-            for batch in batches_of(self.contract, [row for row in group if row["fields"] is not None]):
+            names = renames.since(origin)
+            whole = [row | {"fields": in_names(row["fields"], names)} for row in group if row["fields"] is not None]
+            self.corrected |= {row["id"]: row["fields"] for row in whole if row["id"] in self.corrected}
+            for batch in batches_of(self.contract, whole):
                 enforced = plan.apply(batch)
                 still.update(enforced.codes)
                 result.rows_loaded += enforced.accepted.height
@@ -227,15 +241,34 @@ class _Replay(Load):
         result.notes |= {"tried": result.rows_read, "still_rejected": result.rows_quarantined}
 
     def _leave_newer(self) -> int:
-        """Take out rows whose key is in the table: that row came later, or was judged right before."""
-        if not self.contract.key:
-            return 0
-        same = sql.SQL(" and ").join(
-            sql.SQL("t.{0} is not distinct from i.{0}").format(sql.Identifier(name)) for name in self.contract.key
-        )
-        if self.day is not None:
-            same = sql.SQL("{} and {}").format(same, covering(self.day))
-        return self.connection.execute(sql.SQL("delete from incoming i using {} t where {}").format(self.table, same)).rowcount
+        """Take out rows whose key is in the table, which came later or was judged right before, or whose scope came later."""
+        taken = 0
+        if self.contract.load.mode == "replace_scope":
+            taken += self.connection.execute(
+                sql.SQL(
+                    """
+                    delete from incoming i using {quarantine} q
+                    where q.id = i._row and exists (
+                        select from {table} t
+                        join ops.delivery d on d.id = t._delivery_id and not d.replayed
+                        where t._delivery_id > q.delivery_id and array[{later}] = array[{own}]
+                    )
+                    """
+                ).format(
+                    quarantine=sql.Identifier("quarantine", self.contract.dataset),
+                    table=self.table,
+                    later=sql.SQL(", ").join(sql.SQL("{}::text").format(part) for part in scope_of(self.contract, "t")),
+                    own=sql.SQL(", ").join(sql.SQL("{}::text").format(part) for part in scope_of(self.contract, "i")),
+                )
+            ).rowcount
+        if self.contract.key:
+            same = same_key(self.contract)
+            if self.day is not None:
+                same = sql.SQL("{} and {}").format(same, covering(self.day))
+            taken += self.connection.execute(
+                sql.SQL("delete from incoming i using {} t where {}").format(self.table, same)
+            ).rowcount
+        return taken
 
     def finish(self, seconds: dict[str, float], why: str) -> None:
         """Load what passed, mark it in the quarantine, record the delivery and its lineage."""
@@ -266,13 +299,17 @@ class _Replay(Load):
         )
 
 
+def in_names(fields: dict[str, str | None], names: dict[str, str]) -> dict[str, str | None]:
+    """Text by column, in other names; of two texts of a column the later one counts."""
+    return {names.get(name, name): text for name, text in fields.items()}
+
+
 def batches_of(contract: Contract, rows: list[dict[str, Any]]) -> Iterator[Batch]:
     """Rows of the quarantine (``id``, ``original``, ``fields``) as a reader would give them, numbered by their ``id``."""
     names = [column.name for column in contract.columns]
-    before = {column.renamed_from: column.name for column in contract.columns if column.renamed_from}
     for start in range(0, len(rows), BATCH_ROWS):
         part = rows[start : start + BATCH_ROWS]
-        texts = [{before.get(name, name): text for name, text in row["fields"].items()} for row in part]
+        texts = [row["fields"] for row in part]
         frame = pl.DataFrame(
             {
                 ROW: pl.Series([row["id"] for row in part], dtype=pl.Int64),

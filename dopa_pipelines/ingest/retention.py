@@ -42,10 +42,15 @@ def end_retention(warehouse: Warehouse, contracts: Iterable[Contract], today: da
 
     What is destroyed is written down first: where the process dies in between, the next time finishes the work.
     """
+    contracts = list(contracts)
     years = {item.dataset: item.service_level.retention_years for item in contracts if item.service_level.retention_years}
     ended = Ended(applied=apply)
     with warehouse.connect(Role.LOADER) as connection:
-        _hold_back(connection, years)
+        # Also what is kept for ever may bring a content that another dataset's retention ends.
+        everything = {item.dataset for item in contracts} | {
+            dataset for (dataset,) in connection.execute("select distinct dataset from ops.delivery")
+        }
+        _hold_back(connection, everything)
         ended.contents = _contents(connection, years, today)
         for dataset, kept in years.items():
             count = _rejected_rows(connection, dataset, kept, today, apply=apply)
@@ -58,7 +63,7 @@ def end_retention(warehouse: Warehouse, contracts: Iterable[Contract], today: da
                     (getpass.getuser(), f"retention ended on {item['ended']}", item["sha256"]),
                 )
             connection.commit()
-            _hold_back(connection, years)
+            _hold_back(connection, everything)
             for (sha256,) in connection.execute("select sha256 from ops.archived where destroyed_at is not null").fetchall():
                 place_of(warehouse.archive, sha256).unlink(missing_ok=True)
         connection.rollback()

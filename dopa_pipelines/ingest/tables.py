@@ -6,8 +6,9 @@ refused with one sentence. Every change is part of the caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -19,6 +20,7 @@ from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 
 Connection = psycopg.Connection[Any]
 DropViews = Callable[[list[str]], None]
+_RENAMED = re.compile(r"renamed (\w+) to (\w+)$")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,6 @@ def ensure_tables(connection: Connection, contract: Contract, drop_views: DropVi
         return Changes(True, [])
     if contract.has_history and "_valid_from" not in existing:
         _add_history(connection, contract)
-        index_key(connection, contract, _holder(connection, contract))
     wanted = dict(contract.table_columns)
     changes = _rename(connection, contract, existing, wanted)
     for name, kind in wanted.items():
@@ -77,10 +78,35 @@ def ensure_tables(connection: Connection, contract: Contract, drop_views: DropVi
             f"{contract.path.name}: raw.{contract.dataset} has the column {', '.join(gone)} that the contract no longer names;"
             " name the column it became in renamedFrom, or keep it in the contract: a column with data is never dropped"
         )
-    if changes:
-        index_key(connection, contract, _holder(connection, contract))
+    _change_key(connection, contract)
     _create_quarantine(connection, contract)
     return Changes(False, changes)
+
+
+class Renames:
+    """What the columns of a dataset are called today. ``words``: changes of the table that no write records yet."""
+
+    def __init__(self, connection: Connection, contract: Contract, words: Iterable[str] = ()) -> None:
+        writes = connection.execute(
+            "select detail ->> 'delivery', detail -> 'changes' from lineage.write where target = %s order by id",
+            (contract.table,),
+        ).fetchall()
+        self._renames: list[tuple[str, str]] = []
+        self._before: dict[int, int] = {}
+        for delivery, changes in [*writes, (None, list(words))]:
+            if delivery is not None:
+                self._before[int(delivery)] = len(self._renames)
+            for change in changes or ():
+                if found := _RENAMED.match(change):
+                    self._renames.append((found[1], found[2]))
+
+    def since(self, delivery: int, until: int | None = None) -> dict[str, str]:
+        """Names of today, or of when delivery ``until`` was loaded, by those of when ``delivery`` was, where they are others."""
+        names: dict[str, str] = {}
+        for old, new in self._renames[self._before.get(delivery, 0) : None if until is None else self._before.get(until)]:
+            names |= {name: new for name, now in names.items() if now == old}
+            names.setdefault(old, new)
+        return names
 
 
 def _columns(connection: Connection, dataset: str) -> dict[str, str]:
@@ -125,9 +151,10 @@ def _own_columns(contract: Contract) -> dict[LiteralString, LiteralString]:
 
 def _add_history(connection: Connection, contract: Contract) -> None:
     """Give a table of another mode its history: what it holds has held since the day of the delivery that brought it."""
+    # None of these is a snapshot: what one brought may be a part of what held on its day.
     connection.execute(
-        "update ops.delivery set business_date = coalesce(as_of, received_at::date)"
-        " where dataset = %s and status = 'loaded' and in_force",
+        "update ops.delivery set business_date = coalesce(as_of, received_at::date), in_force = false"
+        " where dataset = %s and status = 'loaded' and rows_held > 0",
         (contract.dataset,),
     )
     table = sql.Identifier("raw", contract.dataset)
@@ -201,21 +228,8 @@ def index_key(connection: Connection, contract: Contract, table: sql.Identifier 
     """The key's unique index on ``table``, made anew where the key is another one than before. Raises UniqueViolation."""
     if table is None:
         return
-    holder = table.as_string(connection).rsplit(".", 1)[-1].strip('"')
-    name = f"{holder}_key"
-    found = connection.execute(
-        """
-        select array_agg(a.attname::text order by k.place)
-        from pg_index i
-        cross join unnest(i.indkey) with ordinality as k(attnum, place)
-        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-        where i.indexrelid = to_regclass(%s)
-        """,
-        (f"raw.{name}",),
-    ).fetchone()
-    have = tuple(found[0]) if found and found[0] else ()
-    # Of a dataset with history, a key stands once at a time, among what is believed now.
-    wanted = (*contract.key, "_valid_from") if contract.has_history else contract.key
+    name = _key_index(connection, table)
+    have, wanted = _key_of(connection, table), _wanted_key(contract)
     if have == wanted:
         return
     if have:
@@ -229,6 +243,62 @@ def index_key(connection: Connection, contract: Contract, table: sql.Identifier 
                 sql.SQL(" where _superseded_by is null" if contract.has_history else ""),
             )
         )
+
+
+def _key_index(connection: Connection, table: sql.Identifier) -> str:
+    return table.as_string(connection).rsplit(".", 1)[-1].strip('"') + "_key"
+
+
+def _key_of(connection: Connection, table: sql.Identifier) -> tuple[str, ...]:
+    """Columns of the key's index on ``table``; none where it has none."""
+    found = connection.execute(
+        """
+        select array_agg(a.attname::text order by k.place)
+        from pg_index i
+        cross join unnest(i.indkey) with ordinality as k(attnum, place)
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+        where i.indexrelid = to_regclass(%s)
+        """,
+        (f"raw.{_key_index(connection, table)}",),
+    ).fetchone()
+    return tuple(found[0]) if found and found[0] else ()
+
+
+def _change_key(connection: Connection, contract: Contract) -> None:
+    """Make the key's index that of the contract. Raises UserError where what the table holds does not have such a key."""
+    holder = _holder(connection, contract)
+    # Rows that the delivery is going to replace need no index of its key, and must not keep another one.
+    wanted = replace(contract, columns=()) if contract.load.mode == "replace" else contract
+    if holder is None or _key_of(connection, holder) == _wanted_key(contract):
+        return
+    key = ", ".join(contract.key)
+    refusal = UserError(
+        f"{contract.path.name}: the key cannot become {key or 'none'}: rows of raw.{contract.dataset} are the same or hold at the"
+        " same time by it; keep the key, or give the dataset another name"
+    )
+    try:
+        index_key(connection, wanted, holder)
+    except psycopg.errors.UniqueViolation as error:
+        raise refusal from error
+    if (
+        contract.has_history
+        and connection.execute(
+            sql.SQL(
+                """
+            select from (
+                select _valid_from, lag(coalesce(_valid_to, 'infinity')) over (partition by {} order by _valid_from) as before
+                from {} where _superseded_by is null
+            ) held where before > _valid_from limit 1
+            """
+            ).format(sql.SQL(", ").join(map(sql.Identifier, contract.key)), holder)
+        ).fetchone()
+    ):
+        raise refusal
+
+
+def _wanted_key(contract: Contract) -> tuple[str, ...]:
+    # Of a dataset with history, a key stands once at a time, among what is believed now.
+    return (*contract.key, "_valid_from") if contract.has_history else contract.key
 
 
 def create_rows(connection: Connection, contract: Contract, delivery: int) -> sql.Identifier:
@@ -301,6 +371,25 @@ def _drop_dependent(connection: Connection, contract: Contract, drop_views: Drop
         drop_views([view for (view,) in views])
 
 
+def views_on(connection: Connection, contract: Contract) -> list[tuple[str, str]]:
+    """Views that stand on the dataset's table, and on one another, with their text; in the order in which they can be made."""
+    return connection.execute(
+        """
+        with recursive standing (view, depth) as (
+            select to_regclass(%s)::oid, 0
+            union
+            select r.ev_class, s.depth + 1
+            from standing s
+            join pg_depend d on d.refobjid = s.view and d.classid = 'pg_rewrite'::regclass
+            join pg_rewrite r on r.oid = d.objid and r.ev_class <> s.view
+            join pg_class c on c.oid = r.ev_class and c.relkind = 'v'
+        )
+        select view::regclass::text, pg_get_viewdef(view) from standing where depth > 0 group by view order by max(depth)
+        """,
+        (contract.table,),
+    ).fetchall()
+
+
 def _rename(connection: Connection, contract: Contract, existing: dict[str, str], wanted: dict[str, str]) -> list[str]:
     changes = []
     for column in contract.columns:
@@ -339,7 +428,12 @@ def _retype(
         except (psycopg.DataError, psycopg.errors.CannotCoerce) as error:
             raise UserError(
                 f"{contract.path.name}: raw.{contract.dataset}.{name} cannot change from {existing[name]} to {kind}:"
-                f" {error.diag.message_primary}; give the column a new name, or correct the values first"
+                f" {_without_value(error)}; give the column a new name, or correct the values first"
             ) from error
         changes.append(f"retyped {name} from {existing[name]} to {kind}")
     return changes
+
+
+def _without_value(error: psycopg.Error) -> str:
+    """What PostgreSQL says of values that do not fit, without the value, which may be a personal one."""
+    return (error.diag.message_primary or "the values do not fit").split(': "')[0]

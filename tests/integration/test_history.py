@@ -166,8 +166,10 @@ def test_the_same_snapshot_again_is_unchanged_and_of_another_day_is_not(table: A
 
 def test_a_file_must_say_its_day(table: Any, tmp_path: Path) -> None:
     made = table("history_nameless", KEYED, layout=DAILY, load=HISTORY)
-    with pytest.raises(UserError, match=r"does not state the day.*--as-of"):
-        made.deliver(text({"a": 1}), "latest.csv")
+    refused = made.deliver(text({"a": 1}), "latest.csv")
+    assert refused.status == "rejected"
+    assert "does not state the day" in (refused.problem or "") and "--as-of" in (refused.problem or "")
+    assert place_of(made.warehouse.archive, refused.sha256).is_file()
     made.deliver(text({"a": 1}), "latest.csv", as_of=date(2026, 1, 5))
     assert believed(made) == [("a", 1, date(2026, 1, 5), None)]
 
@@ -227,3 +229,77 @@ def test_a_key_twice_in_one_snapshot_is_a_duplicate(table: Any) -> None:
     second = made.deliver("k,v\na,1\nb,2\nb,3\n", "2026-02-01.csv")
     assert first.reasons == second.reasons == {"duplicate_key": 1}
     assert [row[:2] for row in believed(made)] == [("a", 1), ("b", 1), ("b", 2)]
+
+
+def test_a_snapshot_of_a_day_to_come_is_refused(table: Any) -> None:
+    made = table("history_future", KEYED, layout=DAILY, load=HISTORY)
+    refused = made.deliver(text({"a": 1}), "2199-01-01.csv")
+    assert (refused.status, "after the day of its delivery" in (refused.problem or "")) == ("rejected", True)
+    assert made.deliver(text({"a": 1}), "2199-01-01.csv", as_of=date(2199, 1, 2)).status == "loaded"
+
+
+def test_a_refused_day_waits_though_a_later_day_of_its_month_came(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    from tests.integration.test_nothing_lost import rest
+
+    made = table("history_refused_day", KEYED, layout=DAILY, load=HISTORY | {"maxRejectedPercent": 5})
+    made.folder = tmp_path / "drop" / "testing" / "history_refused_day"
+    made.folder.mkdir(parents=True)
+    assert made.deliver("k,v\na,x\n", "2026-01-05.csv").status == "rejected"
+    assert made.deliver("k,v\na,1\n", "2026-01-06.csv").status == "loaded"
+    rest(made.folder)
+    with warehouse.connect() as connection:
+        found = arrivals(connection, made.contract, tmp_path / "drop")
+    assert [(item.path.name, item.pending) for item in found] == [("2026-01-05.csv", True), ("2026-01-06.csv", False)]
+
+
+def test_columns_may_be_called_what_the_difference_calls_its_own(table: Any, warehouse: Any) -> None:
+    names = ["place", "closed", "replaces", "said", "before", "t", "i"]
+    made = table("history_names", [KEYED[0], *({"name": name} for name in names)], layout=DAILY, load=HISTORY)
+    header = ",".join(["k", *names])
+    made.deliver(f"{header}\na,1,1,1,1,1,1,1\nb,1,1,1,1,1,1,1\n", "2026-01-01.csv")
+    made.deliver(f"{header}\na,2,1,1,1,1,1,1\n", "2026-02-01.csv")
+    days = [date(2026, 1, 1), date(2026, 2, 1), None]
+    assert made.query("select k, place, _valid_from, _valid_to from {t} where _superseded_by is null order by 1, 2") == [
+        ("a", "1", days[0], days[1]), ("a", "2", days[1], None), ("b", "1", days[0], days[1]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_what_came_before_the_history_is_a_part_of_it(table: Any, warehouse: Any, make_contract: Any, mode: str) -> None:
+    name = f"history_after_{mode}"
+    made = table(name, KEYED, load={"mode": mode})
+    made.deliver(text({"a": 1, "b": 1, "c": 1}), "first.csv", as_of=date(2026, 1, 1))
+    made.deliver(text({"c": 2}), "second.csv", as_of=date(2026, 1, 5))
+    made.contract = make_contract(name, KEYED, layout=DAILY, load=HISTORY, version="2.0.0")
+    made.deliver(text({"a": 1, "c": 3}), "2026-02-01.csv")
+    january, second, february = date(2026, 1, 1), date(2026, 1, 5), date(2026, 2, 1)
+    before = [("a", 1, january, None), ("b", 1, january, february)] if mode == "append" else [("a", 1, february, None)]
+    assert believed(made) == [*before, ("c", 2, second, february), ("c", 3, february, None)]
+    with warehouse.connect() as connection:
+        assert table_facts(connection, made.contract).reconciled
+    assert rebuild(warehouse, made.contract).equal
+
+
+def test_a_key_may_become_wider_and_not_one_that_the_rows_do_not_have(table: Any, warehouse: Any, make_contract: Any) -> None:
+    part = {"name": "m", "required": True}
+    wide = [KEYED[0], part | {"primaryKey": True, "primaryKeyPosition": 2}, KEYED[1]]
+    made = table("history_wider", [KEYED[0], part, KEYED[1]], layout=DAILY, load=HISTORY)
+    made.deliver("k,m,v\na,1,1\n", "2026-01-01.csv")
+    made.contract = make_contract("history_wider", wide, layout=DAILY, load=HISTORY, version="2.0.0")
+    assert made.deliver("k,m,v\na,1,1\na,2,1\na,3,1\n", "2026-02-01.csv").rows_loaded == 3
+    assert rebuild(warehouse, made.contract).equal
+    make_contract("history_wider", [KEYED[0], part, KEYED[1]], layout=DAILY, load=HISTORY, version="3.0.0")
+    made.contract = read_contract(made.contract.path)
+    with pytest.raises(UserError, match="the key cannot become k"):
+        made.deliver("k,m,v\na,1,1\n", "2026-03-01.csv")
+
+
+def test_rows_without_a_key_are_rebuilt_after_it_is_required(table: Any, warehouse: Any, make_contract: Any) -> None:
+    loose = [{"name": "k", "primaryKey": True, "primaryKeyPosition": 1}, KEYED[1]]
+    made = table("history_keyless", loose, layout=DAILY, load=HISTORY)
+    made.deliver("k,v\na,1\n,1\n", "2026-01-01.csv")
+    made.deliver("k,v\na,1\n,1\n", "2026-01-02.csv")
+    assert made.query("select count(*) from {t}") == [(2,)]
+    made.contract = make_contract("history_keyless", KEYED, layout=DAILY, load=HISTORY, version="2.0.0")
+    made.deliver("k,v\na,1\n", "2026-01-03.csv")
+    assert rebuild(warehouse, made.contract).equal

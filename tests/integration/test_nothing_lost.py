@@ -443,3 +443,242 @@ def test_retention_destroys_what_no_contract_keeps_and_says_so(table: Any, wareh
     assert [item["file"] for item in result.destroyed] == ["old.csv"]
     with warehouse.connect() as connection:
         assert table_facts(connection, made.contract).reconciled
+
+
+def waiting(warehouse: Any, dataset: str) -> int:
+    from dopa_pipelines.ingest.quarantine import overview
+
+    with warehouse.connect(Role.CUSTODIAN) as connection:
+        return {name: count for name, count, _ in overview(connection)}[dataset]
+
+
+def test_rejected_rows_wait_on_when_another_row_of_their_delivery_is_replaced(table: Any, warehouse: Any) -> None:
+    made = table("waits_on", LISTED, load={"mode": "append"})
+    made.deliver("k,v\na,1\nb,1\nc,2\n")
+    made.deliver("k,v\na,9\n", "later.csv")
+    assert waiting(warehouse, "waits_on") == 1
+    # Delivered again under another contract, it does not wait twice.
+    mended(made, lambda document: document.update(version="2.0.0"))
+    made.deliver("k,v\na,1\nb,1\nc,2\n")
+    assert waiting(warehouse, "waits_on") == 1
+    mended(made, allow("a", "b", "c"))
+    assert replay(warehouse, made.contract, why="c is an office").rows_loaded == 1
+    assert made.rows() == [("a", 1), ("b", 1), ("c", 2)]
+    assert waiting(warehouse, "waits_on") == 0
+
+
+def test_a_replay_adds_nothing_to_a_month_that_came_again(table: Any, warehouse: Any) -> None:
+    columns = [{"name": "m"}, KEYED[0] | {"logicalTypeOptions": {"pattern": "^[ab]"}}]
+    made = table("scope_again", columns, load={"mode": "replace_scope", "scope": [{"column": "m"}], "maxRejectedPercent": 100})
+    made.deliver("m,k\njan,a1\nfeb,a2\njan,c1\nfeb,c2\n")
+    made.deliver("m,k\nfeb,b2\n", "feb.csv")
+    mended(made, lambda document: document["schema"][0]["properties"][1].update(logicalTypeOptions={"pattern": "^[abc]"}))
+    result = replay(warehouse, made.contract, why="c is an office")
+    assert (result.rows_read, result.rows_loaded) == (2, 1)
+    assert made.rows() == [("feb", "b2"), ("jan", "a1"), ("jan", "c1")]
+    assert rebuild(warehouse, made.contract).equal
+
+
+def test_an_export_has_just_what_waits(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    made = table("exported_once", LISTED)
+    made.deliver("k,v\na,1\nc,2\n", "one.csv")
+    made.deliver("k,v\nb,1\nc,3\n", "two.csv")
+    with warehouse.connect(Role.CUSTODIAN) as connection:
+        assert export(connection, made.contract, tmp_path / "x.xlsx") == 1
+
+
+def test_a_replay_takes_what_the_bureau_made_of_a_row(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    made = table("corrected_in_part", LISTED)
+    made.deliver("k,v\na,1\nc,2\nx,3\n")
+    back = tmp_path / "back.xlsx"
+    with warehouse.connect(Role.CUSTODIAN) as connection:
+        export(connection, made.contract, back)
+    book = openpyxl.load_workbook(back)
+    column = [cell.value for cell in book[SHEET][1]].index("k") + 1
+    book[SHEET].cell(2, column).value = "d"
+    book[SHEET].cell(3, column).value = "b"
+    book.save(back)
+    assert ingest(warehouse, made.contract, back).rows_loaded == 1
+    mended(made, allow("a", "b", "c", "d"))
+    replay(warehouse, made.contract, why="c and d are new offices")
+    assert made.rows() == [("a", 1), ("b", 3), ("d", 2)]
+    assert rebuild(warehouse, made.contract).equal
+
+
+def test_a_column_that_is_renamed_twice_keeps_its_values(table: Any, warehouse: Any, make_contract: Any) -> None:
+    key = KEYED[0] | {"logicalTypeOptions": {"pattern": "^[ab]$"}}
+    made = table("renamed_twice", [key, {"name": "x"}], load={"mode": "append"})
+    made.deliver("k,x\na,1\nc,7\n", "x.csv")
+    for number, (new, old) in enumerate((("y", "x"), ("z", "y"))):
+        columns = [KEYED[0], {"name": new, "renamedFrom": old}]
+        made.contract = make_contract("renamed_twice", columns, load={"mode": "append"}, version=f"{number + 2}.0.0")
+        made.deliver(f"k,{new}\nb{number},1\n", f"{new}.csv")
+    assert rebuild(warehouse, made.contract).equal
+    assert replay(warehouse, made.contract, why="c is an office").rows_loaded == 1
+    assert made.rows() == [("a", "1"), ("b0", "1"), ("b1", "1"), ("c", "7")]
+    assert rebuild(warehouse, made.contract).equal
+
+
+def test_a_personal_column_that_is_renamed_stays_masked(table: Any, warehouse: Any, make_contract: Any) -> None:
+    from dopa_pipelines.ingest.quarantine import rejected_preview
+
+    made = table("masked_renamed", PERSONAL)
+    made.deliver("เลขประจำตัวประชาชน,v\n1234567890121,1\n1234567890123,x\n")
+    renamed = [PERSONAL[0] | {"name": "citizen", "renamedFrom": "pid"}, PERSONAL[1]]
+    contract = make_contract("masked_renamed", renamed, version="2.0.0")
+    with warehouse.connect(Role.CUSTODIAN) as connection:
+        (row,) = rejected_rows(connection, contract)
+        assert row.fields == {"pid": MASK, "v": "x"}
+        assert {item.example for item in patterns(connection, contract)} == {MASK, "x"}
+        assert "1234567890123" not in rejected_preview(connection, contract)
+
+
+def test_a_value_that_does_not_fit_a_new_type_is_not_shown(table: Any, make_contract: Any) -> None:
+    personal = {"name": "who", "classification": "personal", "pdpaRole": "direct_identifier", "lawfulBasis": "x", "purpose": "y"}
+    made = table("retyped_secretly", [KEYED[0], personal], load={"mode": "append"})
+    made.deliver("k,who\na,สมชาย\n")
+    typed = [KEYED[0], personal | {"logicalType": "integer"}]
+    made.contract = make_contract("retyped_secretly", typed, load={"mode": "append"}, version="2.0.0")
+    with pytest.raises(UserError, match="cannot change from text to integer") as refusal:
+        made.deliver("k,who\nb,1\n")
+    assert "สมชาย" not in str(refusal.value)
+
+
+def test_another_key_is_kept_by_the_table_or_refused(table: Any, make_contract: Any) -> None:
+    part = {"name": "m", "required": True}
+    wide = [KEYED[0], part | {"primaryKey": True, "primaryKeyPosition": 2}, KEYED[1]]
+    made = table("key_changed", [KEYED[0], part, KEYED[1]], load={"mode": "append"})
+    made.deliver("k,m,v\na,1,1\n")
+    made.contract = make_contract("key_changed", wide, load={"mode": "append"}, version="2.0.0")
+    assert made.deliver("k,m,v\na,2,1\n").status == "loaded"
+    made.contract = make_contract("key_changed", [KEYED[0], part, KEYED[1]], load={"mode": "append"}, version="3.0.0")
+    with pytest.raises(UserError, match="the key cannot become k") as refusal:
+        made.deliver("k,m,v\na,3,1\n")
+    assert "(a" not in str(refusal.value)
+    assert len(made.rows()) == 2
+
+
+def test_a_scope_column_may_have_any_name(table: Any) -> None:
+    made = table("scope_named", [{"name": "s0"}, KEYED[1]], load={"mode": "replace_scope", "scope": [{"column": "s0"}]})
+    made.deliver("s0,v\nx,1\ny,1\n")
+    made.deliver("s0,v\nx,2\n", "x.csv")
+    assert made.rows() == [("x", 2), ("y", 1)]
+
+
+def test_replacing_by_key_takes_time_by_rows_and_not_by_pairs_of_rows(table: Any) -> None:
+    loose = [{"name": "k", "primaryKey": True, "primaryKeyPosition": 1}, KEYED[1]]
+    made = table("key_hashed", loose, load={"mode": "append"})
+    made.deliver("k,v\n,7\n" + "".join(f"{number:07},1\n" for number in range(50_000)))
+    done = made.deliver("k,v\n,8\n" + "".join(f"{number:07},2\n" for number in range(45_000, 55_000)), "later.csv")
+    # Every row with every other were 500 million comparisons, about a minute.
+    assert done.seconds["write"] < 5
+    assert made.query("select count(*), sum(v) filter (where k is null) from {t}") == [(55_001, 8)]
+
+
+def test_views_are_there_again_after_a_refused_delivery(table: Any, warehouse: Any, make_contract: Any) -> None:
+    made = table("viewed", KEYED, load={"mode": "append"})
+    made.deliver("k,v\na,1\n")
+    with warehouse.connect(Role.TRANSFORMER) as connection:
+        connection.execute("create view staging.stg_viewed as select * from raw.viewed")
+        connection.execute("create view staging.stg_viewed_twice as select k, v + 1 as v from staging.stg_viewed")
+        connection.commit()
+    number = [KEYED[0], KEYED[1] | {"logicalType": "number"}]
+    made.contract = make_contract("viewed", number, load={"mode": "append"}, version="2.0.0")
+    with pytest.raises(UserError, match="stg_viewed stand"):
+        rebuild(warehouse, made.contract)
+    assert made.deliver("k,v\na,x\n").status == "rejected"
+    with warehouse.connect(Role.TRANSFORMER) as connection:
+        assert connection.execute("select * from staging.stg_viewed_twice").fetchall() == [("a", 2)]
+
+
+def test_retention_ends_for_refused_deliveries_too(table: Any, warehouse: Any) -> None:
+    made = table("refused_kept", KEYED)
+    mended(made, lambda document: document.update(slaProperties=[{"property": "retention", "value": 1, "unit": "y"}]))
+    refused = made.deliver("k,v\nrefused and kept,x\n")
+    assert refused.status == "rejected"
+    with warehouse.connect(Role.LOADER) as connection:
+        past = "update ops.delivery set received_at = received_at - interval '2 years' where id = %s"
+        connection.execute(past, (refused.delivery,))
+        connection.commit()
+    end_retention(warehouse, [made.contract], date.today(), apply=True)
+    assert not place_of(warehouse.archive, refused.sha256).exists()
+
+
+def test_a_replay_of_rows_that_retention_destroyed_is_named(table: Any, warehouse: Any) -> None:
+    made = table("replay_destroyed", LISTED, load={"mode": "append"})
+    mended(made, lambda document: document.update(slaProperties=[{"property": "retention", "value": 1, "unit": "y"}]))
+    old = made.deliver("k,v\na,1\nc,55\n")
+    mended(made, allow("a", "b", "c"))
+    again = replay(warehouse, made.contract, why="c is an office")
+    with warehouse.connect(Role.LOADER) as connection:
+        past = "update ops.delivery set received_at = received_at - interval '2 years' where id = %s"
+        connection.execute(past, (old.delivery,))
+        connection.commit()
+    end_retention(warehouse, [made.contract], date.today(), apply=True)
+    result = rebuild(warehouse, made.contract)
+    assert result.equal
+    assert [item["delivery"] for item in result.destroyed] == [old.delivery, again.delivery]
+
+
+def test_what_is_no_workbook_and_what_is_no_file_stop_nobody_else(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    import zipfile
+
+    made = table("odd_arrivals", KEYED, load={"mode": "append"})
+    folder = tmp_path / "drop" / "testing" / "odd_arrivals"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "bad.xlsx", "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("xl/workbook.xml", "<sheet " * 900)
+    content = bytearray((folder / "bad.xlsx").read_bytes())
+    start = content.find(b"workbook.xml") + len("workbook.xml")
+    content[start : start + 20] = b"\xff" * 20
+    (folder / "bad.xlsx").write_bytes(content)
+    (folder / "good.csv").write_text("k,v\na,1\n")
+    os.mkfifo(folder / "pipe.csv")
+    rest(folder)
+    with warehouse.connect() as connection:
+        found = arrivals(connection, made.contract, tmp_path / "drop")
+    assert [(item.path.name, item.pending) for item in found] == [("bad.xlsx", True), ("good.csv", True), ("pipe.csv", True)]
+    done = {item.path.name: ingest(warehouse, made.contract, item.path) for item in found}
+    assert {name: item.status for name, item in done.items()} == {
+        "bad.xlsx": "rejected", "good.csv": "loaded", "pipe.csv": "rejected",
+    }  # fmt: skip
+
+
+def test_a_marker_of_the_file_before_says_nothing(
+    table: Any, warehouse: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["dopa_pipelines.ingest.arrivals"], "LONGEST_WAIT_SECONDS", 0.3)
+    made = table("marked_before", KEYED, load={"mode": "append"})
+    folder = tmp_path / "drop" / "testing" / "marked_before"
+    folder.mkdir(parents=True)
+    for name in ("a.csv.done", "b.csv", "c.csv", "d.csv"):
+        (folder / name).write_text("")
+    os.utime(folder / "a.csv.done", (time.time() - 60, time.time() - 60))
+    (folder / "a.csv").write_text("k,v\na,1\nb,")
+    started = time.monotonic()
+    with warehouse.connect() as connection:
+        assert arrivals(connection, made.contract, tmp_path / "drop") == []
+        assert arrivals(connection, made.contract, tmp_path / "drop", wait=False) == []
+    assert time.monotonic() - started < 1
+
+
+def test_a_corrected_file_is_taken_whatever_its_name(table: Any, warehouse: Any, tmp_path: Path) -> None:
+    made = table("mended_name", KEYED)
+    made.folder = tmp_path / "drop" / "testing" / "mended_name"
+    made.folder.mkdir(parents=True)
+    (made.folder / "early.csv").write_text("k,v\nold,1\n")
+    (made.folder / "heads.csv").write_text("k,w\na,1\n")
+    rest(made.folder)
+    assert ingest(warehouse, made.contract, made.folder / "heads.csv").status == "rejected"
+
+    def pending() -> list[str]:
+        with warehouse.connect() as connection:
+            found = arrivals(connection, made.contract, tmp_path / "drop")
+        return [item.path.name for item in found if item.pending]
+
+    assert pending() == ["heads.csv"]
+    (made.folder / "corrected.csv").write_text("k,v\na,1\n")
+    (made.folder / "corrected.csv.done").write_text("")
+    assert pending() == ["corrected.csv", "heads.csv"]
+    assert ingest(warehouse, made.contract, made.folder / "corrected.csv").status == "loaded"
+    assert pending() == []
