@@ -13,7 +13,7 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.ingest.tables import is_decimal
 from dopa_pipelines.sources.batch import ROW
 
-SLICE_ROWS = 50_000
+SLICE_ROWS = 10_000
 """Rows encoded at once: what is sent while the next ones are made."""
 
 _TYPES: dict[str, Any] = {

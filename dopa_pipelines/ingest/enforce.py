@@ -34,7 +34,7 @@ UNREGISTERED = "unregistered_citizen_number"
 """Note, not a reason: a number that begins with 0 belongs to a person without registration status."""
 
 _DATE_FORMS: dict[str, Form] = {"date": "any", "be_yymm": "yymm", "be_date_ymd": "ymd"}
-_DIGITS = {"citizen_number": 13, "house_code": 11}
+_DIGITS = {"citizen_number": 13, "house_code": 11, "be_date_ymd": 8}
 _YEARS = (1800, 2200)
 """Common years of a time, as of a date: a year beyond them is one of another era, or a slip."""
 _DECIMAL_BYTES = 15_000
@@ -148,6 +148,8 @@ class Plan:
             # What silos send most is right as it stands.
             digit = digit_table(raw.values, length)
             if digit is not None:
+                if column.logical_type == "date":
+                    return self._date(column, raw.values.alias("t").to_frame())
                 return self._digits(column, raw.values, digit)
         plain = pl.col("t").str.strip_chars() if raw.ascii else repaired(pl.col("t"))
         text = raw.values.alias("t").to_frame().select(plain)
@@ -228,17 +230,18 @@ class Plan:
             (~pl.col("readable"), "bad_date"),
             (~pl.col("possible"), "impossible_date"),
         ]
+        earliest = value
         if not column.partial:
             checks.append((value.is_null(), "bad_date"))
-        # A date that is known in part is judged by its earliest day.
-        known = not frame["value"].null_count()
-        earliest = value if known else pl.coalesce(value, pl.date(year, pl.coalesce(month, 1), 1))
-        frame = frame.with_columns(earliest.alias("earliest"))
+        elif frame["value"].null_count():
+            # A date that is known in part is judged by its earliest day.
+            frame = frame.with_columns(pl.coalesce(value, pl.date(year, pl.coalesce(month, 1), 1)).alias("earliest"))
+            earliest = pl.col("earliest")
         if column.maximum is not None:
             latest = self.as_of if column.maximum == "delivery" else _as_date(column, column.maximum)
-            checks.append((pl.col("earliest") > latest, "future_date" if latest == self.as_of else "out_of_range"))
+            checks.append((earliest > latest, "future_date" if latest == self.as_of else "out_of_range"))
         if column.minimum is not None:
-            checks.append((pl.col("earliest") < _as_date(column, column.minimum), "out_of_range"))
+            checks.append((earliest < _as_date(column, column.minimum), "out_of_range"))
         frame = frame.with_columns(_reason(column, pl.col("t").is_null(), checks))
         values = [frame["value"].alias(column.name)]
         if column.partial:
@@ -346,17 +349,16 @@ def _rejected(batch: Batch, places: pl.Series, found: list[_Found]) -> tuple[pl.
             code = item.reason.gather(places)
             hit = code.is_not_null()
             where = places.filter(hit)
-            value = pl.Series([None], dtype=pl.String) if item.text is None else item.text.take(where)
-            each.append(
-                pl.select(
-                    place=pl.lit(where),
-                    code=pl.lit(code.filter(hit)),
-                    reason=_reason_json(pl.lit(code.filter(hit)), pl.lit(item.column, pl.String), pl.lit(value)),
-                )
+            value = (
+                pl.Series([None], dtype=pl.String).new_from_index(0, len(where)) if item.text is None else item.text.take(where)
             )
+            column = pl.Series([item.column], dtype=pl.String).new_from_index(0, len(where))
+            parts = {"place": where, "code": code.filter(hit), "column": column, "value": value}
+            each.append(pl.DataFrame([part.alias(name) for name, part in parts.items()]))
         reasons = pl.concat(each)
         codes.update(dict(reasons.unique(["place", "code"])["code"].value_counts().iter_rows()))
-        joined = reasons.group_by("place", maintain_order=True).agg(pl.col("reason").str.join(",")).sort("place")
+        told = reasons.select("place", _reason_json(pl.col("code"), pl.col("column"), pl.col("value")).alias("reason"))
+        joined = told.group_by("place", maintain_order=True).agg(pl.col("reason").str.join(",")).sort("place")
         frames.append(
             joined.select(
                 pl.lit(batch.rows.gather(places)).alias(ROW),

@@ -109,9 +109,8 @@ class Load:
         changes = self.begin(as_of)
         self.direct = changes.created or contract.load.mode == "replace"
         self._make_incoming()
-        self._copy(source, Plan(contract, as_of, contract.period_of(delivery.file)))
-        # From here on the server works alone; hashing and compressing the file use the time.
-        deposit.start()
+        # Once the file is read a core is free: hashing and compressing it use the time.
+        self._copy(source, Plan(contract, as_of, contract.period_of(delivery.file)), deposit.start)
         with self.clock.step("settle"):
             self._settle(source)
         delivery.reasons = dict(sorted(self.reasons.items()))
@@ -193,11 +192,11 @@ class Load:
             sql.SQL("alter table {} alter column {} {}").format(self.incoming, sql.Identifier(column), change)
         )
 
-    def _copy(self, source: Source, plan: Plan) -> None:
+    def _copy(self, source: Source, plan: Plan, when_read: Callable[[], None]) -> None:
         delivery = self.delivery
         statement = self.encoder.statement(self.incoming, frozen=self.direct)
         notes: Counter[str] = Counter()
-        with Stream(source, plan, self.encoder, self.clock) as stream:
+        with Stream(source, plan, self.encoder, self.clock, when_read) as stream:
             for piece in stream:
                 delivery.rows_read += piece.height
                 delivery.rows_loaded += piece.accepted
@@ -207,7 +206,8 @@ class Load:
                         cursor = self.connection.cursor()
                         with cursor.copy(statement) as copy:
                             for data in piece.data:
-                                copy.write(data)
+                                # psycopg cuts what it sends: of a view without a copy.
+                                copy.write(memoryview(data))
                         self.stored += cursor.rowcount
                     if piece.enforced.rejected.height:
                         self._quarantine(piece.enforced.rejected, piece.file, piece.offset)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import polars as pl
 
@@ -23,8 +23,10 @@ from dopa_pipelines.sources import open_reader
 from dopa_pipelines.sources.batch import ORIGINAL, ROW, Batch
 from dopa_pipelines.sources.containers import Part
 
-PIECES_AHEAD = 2
-"""Pieces that may wait for the server: what bounds the memory."""
+PLACES_AHEAD, PIECES_AHEAD = 1, 1
+"""What may wait for enforcement, and for the server: what bounds the memory."""
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -108,22 +110,19 @@ class Piece:
     offset: int
 
 
-class Stream:
-    """Pieces of a source, made in a thread of their own. A context manager: leaving it ends the thread.
+class Ahead(Generic[T]):
+    """What an iterator gives, made in a thread of its own and at most ``size`` items before somebody takes them.
 
-    Iterating raises what reading or enforcing raised.
+    A context manager: leaving it ends the thread. Iterating raises what the iterator raised.
     """
 
-    def __init__(self, source: Source, plan: Plan, encoder: Encoder, clock: Clock) -> None:
-        self._source = source
-        self._plan = plan
-        self._encoder = encoder
-        self._clock = clock
-        self._made: queue.Queue[Piece | BaseException | None] = queue.Queue(PIECES_AHEAD)
+    def __init__(self, name: str, items: Iterator[T], size: int) -> None:
+        self._items = items
+        self._made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(size)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._produce, name="ingest", daemon=True)
+        self._thread = threading.Thread(target=self._produce, name=name, daemon=True)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Ahead[T]:
         self._thread.start()
         return self
 
@@ -136,34 +135,74 @@ class Stream:
                 continue
         self._thread.join()
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[T]:
         while (made := self._made.get()) is not None:
             if isinstance(made, BaseException):
                 raise made
-            yield made
+            yield made[0]
 
     def _produce(self) -> None:
         last: BaseException | None = None
         try:
-            places = self._source.places()
-            while not self._stopped.is_set():
-                with self._clock.step("read"):
-                    place = next(places, None)
-                if place is None:
-                    break
-                self._made.put(self._piece(place))
+            for item in self._items:
+                self._made.put((item,))
+                if self._stopped.is_set():
+                    return
         except BaseException as error:
             last = error
         if not self._stopped.is_set():
             self._made.put(last)
 
-    def _piece(self, place: Place) -> Piece:
-        with self._clock.step("enforce"):
-            enforced = self._plan.apply(place.batch)
-        with self._clock.step("encode"):
-            accepted = enforced.accepted.height
-            data = list(self._encoder.encode(enforced.accepted)) if accepted else []
-        return Piece(place.batch.height, accepted, data, enforced, place.file, place.offset)
+
+class Stream:
+    """Pieces of a source: one thread reads, another enforces and encodes. A context manager: leaving it ends the threads.
+
+    Iterating raises what reading or enforcing raised. ``when_read`` is called once everything is read: a core is free then.
+    """
+
+    def __init__(
+        self, source: Source, plan: Plan, encoder: Encoder, clock: Clock, when_read: Callable[[], None] | None = None
+    ) -> None:
+        self._source = source
+        self._plan = plan
+        self._encoder = encoder
+        self._clock = clock
+        self._when_read = when_read
+        self._read = Ahead("read", self._places(), PLACES_AHEAD)
+        self._made = Ahead("enforce", self._pieces(), PIECES_AHEAD)
+
+    def __enter__(self) -> Stream:
+        self._read.__enter__()
+        self._made.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # Who reads is ended last: the other thread may be waiting for it.
+        self._made.__exit__(*error)
+        self._read.__exit__(*error)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return iter(self._made)
+
+    def _places(self) -> Iterator[Place]:
+        places = self._source.places()
+        while True:
+            with self._clock.step("read"):
+                place = next(places, None)
+            if place is None:
+                break
+            yield place
+        if self._when_read:
+            self._when_read()
+
+    def _pieces(self) -> Iterator[Piece]:
+        for place in self._read:
+            with self._clock.step("enforce"):
+                enforced = self._plan.apply(place.batch)
+            with self._clock.step("encode"):
+                accepted = enforced.accepted.height
+                data = list(self._encoder.encode(enforced.accepted)) if accepted else []
+            yield Piece(place.batch.height, accepted, data, enforced, place.file, place.offset)
 
 
 def look_up(source: Source, rows: list[int]) -> Iterator[tuple[str, int, pl.DataFrame]]:

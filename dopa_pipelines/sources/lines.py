@@ -14,6 +14,8 @@ import polars as pl
 from dopa_pipelines.sources.batch import FLAWED, is_utf8, undecodable_lines
 
 BLOCK_BYTES = 10 << 20
+FIRST_BYTES = 2 << 20
+"""The first block is short, so that who waits for it begins early."""
 SAMPLE_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20
 """A line longer than this is no record of a register: the file is refused, so that memory stays bounded."""
@@ -44,7 +46,7 @@ class Block:
 
     @cached_property
     def count(self) -> int:
-        return self.data.count(b"\n") if self.given is None else len(self.given)
+        return len(self.ends if self.given is None else self.given)
 
     @cached_property
     def numbers(self) -> Any:
@@ -170,8 +172,10 @@ def read_blocks(path: Path, declared: str) -> Iterator[Block]:
         file.seek(0)
         start = file.read(len(_BOM))
         rest = b"" if start == _BOM else start
+        size = min(FIRST_BYTES, BLOCK_BYTES)
         while True:
-            data = file.read(BLOCK_BYTES)
+            data = file.read(size)
+            size = BLOCK_BYTES
             whole = not data
             data = rest + data
             if only_returns:

@@ -8,7 +8,8 @@ after (year - 543), and January to March 2483 never existed; day or month ``00``
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from functools import cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,11 @@ from dopa_pipelines.thai.text import arabic_digits
 BUDDHIST_OFFSET = 543
 FIRST_BUDDHIST_YEAR = 2400
 """A four-digit year from here on is Buddhist era; below it is common era."""
+
+_COMMON_YEARS = (1800, 2200)
+"""A year beyond them is no year of a register."""
+_WRITTEN_YEARS = (_COMMON_YEARS[0], _COMMON_YEARS[1] + BUDDHIST_OFFSET + 1)
+"""Years of either era that may be possible: from the first one to before the second."""
 
 MONTHS: tuple[tuple[str, ...], ...] = (
     ("มกราคม", "ม.ค.", "มค"),
@@ -86,21 +92,64 @@ def parse_dates(text: pl.Series, form: Form, as_of: date) -> pl.DataFrame:
     )
 
 
+class _Calendar(NamedTuple):
+    """What is true of the months of every year that can be written, at ``(year - 1800) * 13 + month``; month 0 is unknown.
+
+    ``common``: the common year. ``real``: whether there was such a month or year. ``first``: its first day, in days since 1970.
+    ``length``: its days, 0 where it never existed or is unknown.
+    """
+
+    common: NDArray[np.int16]
+    real: NDArray[np.bool_]
+    first: NDArray[np.int32]
+    length: NDArray[np.int32]
+
+
+@cache
+def _calendar() -> _Calendar:
+    slots = pl.select(era_year=pl.int_range(*_WRITTEN_YEARS, dtype=pl.Int32)).join(
+        pl.select(month=pl.int_range(0, 13, dtype=pl.Int32)), how="cross", maintain_order="left_right"
+    )
+    slots = slots.with_columns(month=pl.when(pl.col("month") > 0).then("month"), readable=pl.lit(True))
+
+    def judged(day: int | None) -> pl.DataFrame:
+        return _judge(slots.with_columns(day=pl.lit(day, pl.Int32)))
+
+    months, days = judged(None), [judged(day) for day in range(1, 32)]
+    return _Calendar(
+        months["year"].fill_null(0).cast(pl.Int16).to_numpy(),
+        months["possible"].to_numpy(),
+        days[0]["value"].to_physical().fill_null(0).to_numpy(),
+        sum((day["possible"].cast(pl.Int32).to_numpy() for day in days), start=np.zeros(len(slots), dtype=np.int32)),
+    )
+
+
 def _numbered(digits: NDArray[np.uint8]) -> pl.DataFrame:
-    """Dates of eight digits: year, month, day."""
+    """Dates of eight digits: year, month, day. What :func:`_judge` says of each month is looked up."""
+    calendar = _calendar()
     digit = digits.astype(np.int32)
     year = digit[0] * 1000 + digit[1] * 100 + digit[2] * 10 + digit[3]
     month, day = digit[4] * 10 + digit[5], digit[6] * 10 + digit[7]
-    frame = pl.DataFrame({"era_year": year, "month": month, "day": day})
-    judged = _judge(
-        frame.select(
-            "era_year",
-            pl.when(pl.col("month") > 0).then("month").alias("month"),
-            pl.when(pl.col("day") > 0).then("day").alias("day"),
-            readable=pl.lit(True),
-        )
+    written = (year >= _WRITTEN_YEARS[0]) & (year < _WRITTEN_YEARS[1]) & (month <= 12)
+    slot = np.where(written, (year - _WRITTEN_YEARS[0]) * 13 + month, 0)
+    possible = written & calendar.real[slot] & (day <= calendar.length[slot])
+    frame = pl.DataFrame(
+        {
+            "value": pl.Series(calendar.first[slot] + day - 1, dtype=pl.Int32).cast(pl.Date),
+            "year": calendar.common[slot],
+            "month": month.astype(np.int16),
+            "readable": pl.repeat(True, len(day), eager=True),
+            "possible": possible,
+        }
     )
-    return judged.select(pl.col(column).cast(kind) for column, kind in SCHEMA.items())
+    if (possible & (day > 0)).all():
+        return frame
+    known = pl.DataFrame({"month": possible & (month > 0), "day": possible & (day > 0)})
+    return frame.with_columns(
+        pl.when(known["day"]).then("value").alias("value"),
+        pl.when("possible").then("year").alias("year"),
+        pl.when(known["month"]).then("month").alias("month"),
+    )
 
 
 def _month_numbers(text: pl.Expr) -> pl.Expr:
@@ -152,7 +201,7 @@ def _judge(frame: pl.DataFrame) -> pl.DataFrame:
     length = pl.when(month.is_in([4, 6, 9, 11])).then(30).when(month == 2).then(28 + leap.cast(pl.Int32)).otherwise(31)
     frame = frame.with_columns(
         possible=pl.col("readable")
-        & common.is_between(1800, 2200)
+        & common.is_between(*_COMMON_YEARS)
         & (month.is_null() | month.is_between(1, 12))
         & (day.is_null() | (day <= length).fill_null(False))
         & ~(month.is_null() & day.is_not_null())
