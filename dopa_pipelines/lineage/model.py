@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dopa_pipelines.lineage.naming import DatasetName
 
@@ -97,6 +97,21 @@ class Edge:
     source: DatasetName
     target: DatasetName
     kind: EdgeKind
+
+
+class ColumnEdge(NamedTuple):
+    """That a column was made from another, in OpenLineage's terms.
+
+    ``target_column``: None where the source decides which rows the target has, whatever their values. ``subtype``: one of
+    :class:`~dopa_pipelines.lineage.columns.Subtype`. ``masking``: a one-way function lies between.
+    """
+
+    source: DatasetName
+    source_column: str
+    target: DatasetName
+    target_column: str | None
+    subtype: str
+    masking: bool = False
 
 
 @dataclass(frozen=True)
