@@ -11,6 +11,7 @@ import sys
 import typer
 
 from dopa_pipelines.cli import (
+    changes,
     checking,
     ingesting,
     lineage,
@@ -45,6 +46,7 @@ quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)
 lineage.add_to(app)
+changes.add_to(app)
 
 
 def _run() -> None:
