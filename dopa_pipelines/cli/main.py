@@ -69,7 +69,10 @@ def main() -> None:
     except UserError as error:
         fail(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer makes an exit code of Ctrl-C by itself, and says nothing.
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
         fail("interrupted; what was finished is kept, the rest is done by the same command again")
         sys.exit(130)
     except BrokenPipeError:

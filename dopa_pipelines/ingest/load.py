@@ -96,6 +96,8 @@ class Load:
         self.table = sql.Identifier("raw", contract.dataset)
         self.encoder = Encoder(contract)
         self.incoming: sql.Identifier = sql.Identifier("incoming")
+        self.within = False
+        """Part of another load's transaction, which has made the tables as they must be and holds them."""
         self.direct = False
         self.stored = 0
         self.held_before = 0
@@ -122,12 +124,13 @@ class Load:
 
     def begin(self, as_of: date) -> Changes:
         """Make or migrate the tables and enter the delivery."""
-        # Before anything changes, since later their text would be of the changed table; and apart, since it locks them.
-        with self.warehouse.connect(Role.TRANSFORMER) as connection:
-            self.views = views_on(connection, self.contract)
+        if not self.within:
+            # Before anything changes, since later their text would be of the changed table; and apart, since it locks them.
+            with self.warehouse.connect(Role.TRANSFORMER) as connection:
+                self.views = views_on(connection, self.contract)
         changes = ensure_tables(self.connection, self.contract, self._drop_views)
         if changes.words:
-            self._record_migration(changes.words)
+            record_migration(self.connection, self.contract, self.delivery.run_id, changes.words)
             self.delivery.notes["table_changed"] = changes.words
         contract, delivery = self.contract, self.delivery
         row = self.connection.execute(
@@ -351,6 +354,7 @@ class Load:
         ).fetchone()
         self._refuse_shrinking(int(held[0]) if held else 0, accept_shrink)
         put_rows(self.connection, self.contract, self.incoming)
+        self.delivery.notes["replaces"] = "all"
         self.connection.execute(
             "update ops.delivery set in_force = false, rows_held = 0"
             " where dataset = %s and id <> %s and (in_force or rows_held <> 0)",
@@ -444,19 +448,6 @@ class Load:
                 " --accept-shrink"
             )
 
-    def _record_migration(self, changes: list[str]) -> None:
-        self.connection.execute(
-            "select lineage.record_write(p_kind => 'migration', p_target => %s, p_run_id => %s, p_code => %s,"
-            " p_version => %s, p_detail => %s)",
-            (
-                self.contract.table,
-                self.delivery.run_id,
-                json.dumps({"checksum": self.contract.checksum, "path": self.contract.path.name}),
-                self.contract.version,
-                json.dumps({"changes": changes}, ensure_ascii=False),
-            ),
-        )
-
     def record_write(self, parent_run_id: str | None) -> int:
         contract, delivery = self.contract, self.delivery
         namespace, name = contract.feed
@@ -530,6 +521,21 @@ def scope_of(contract: Contract, alias: str) -> list[sql.Composed]:
         else sql.SQL("date_trunc({}, {})::date").format(sql.Literal(part.granularity), sql.Identifier(alias, part.column))
         for part in contract.load.scope
     ]
+
+
+def record_migration(connection: Connection, contract: Contract, run_id: str | None, changes: list[str]) -> None:
+    """Record that the table changed its form: later readers of older deliveries need to know what its columns were called."""
+    connection.execute(
+        "select lineage.record_write(p_kind => 'migration', p_target => %s, p_run_id => %s, p_code => %s,"
+        " p_version => %s, p_detail => %s)",
+        (
+            contract.table,
+            run_id,
+            json.dumps({"checksum": contract.checksum, "path": contract.path.name}),
+            contract.version,
+            json.dumps({"changes": changes}, ensure_ascii=False),
+        ),
+    )
 
 
 def note_archived(warehouse: Warehouse, connection: Connection, sha256: str, size: int) -> None:
