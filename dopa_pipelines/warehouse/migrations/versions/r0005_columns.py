@@ -1,8 +1,8 @@
 """The column graph: which column was made from which, since when and until when.
 
-It grows by what changed: a definition (contract, compiled SQL, publication) that is the same adds nothing, of another one only the
-edges that differ are closed and opened. Rows are written by the functions alone; what they say follows from ``lineage.write``, so
-that it can always be made again and compared.
+It grows by what changed: a definition (contract, compiled SQL, publication) that is the same adds nothing, of another one only
+the edges that differ are closed and opened. Rows are written by the functions alone; what they say follows from
+``lineage.write``, so that it can always be made again and compared.
 """
 
 from __future__ import annotations
