@@ -196,48 +196,60 @@ def walk(
     return _Walker(conn, root, direction, at, indirect).walk(depth)
 
 
+_Numbers = tuple[int, int, str, bool]
+"""An edge while it is walked: field here, field there, subtype, masking."""
+
+
 class _Walker:
     def __init__(self, conn: Connection, root: Place, direction: Direction, at: datetime | None, indirect: bool) -> None:
         self.conn, self.root, self.direction, self.at, self.indirect = conn, root, direction, at, indirect
         here, there = ("target_id", "source_id") if direction == "up" else ("source_id", "target_id")
         when = "valid_to = 'infinity'" if at is None else "valid_to > %(at)s and valid_from <= %(at)s"
         self.step = (
-            f"select {here}, {there}, subtype::text, masking from lineage.column_edge where {here} = any(%(ids)s) and {when}"
+            f"select {here}, {there}, subtype::text, masking from lineage.column_edge"
+            f" where {here} = any(%(ids)s::integer[]) and {when}"
         ).encode()
         self.fields: dict[int, tuple[int, str | None]] = {}
 
     def walk(self, depth: int | None) -> ColumnWalk:
-        start = self._start()
-        distance = dict.fromkeys(start, 0)
-        direct: list[tuple[int, int, str, bool]] = []
-        indirect: list[tuple[int, int, str, bool]] = []
+        frontier = self._start()
+        distance = dict.fromkeys(frontier, 0)
+        direct: list[_Numbers] = []
+        indirect: list[_Numbers] = []
         hidden: dict[int, int] = {}
         rows_of: set[int] = set()
-        frontier, steps = start, 0
+        steps = 0
         while frontier:
-            asked = frontier
-            if self.direction == "up":
-                # What decides the rows of a dataset decides about every value in it.
-                fresh = {self.fields[number][0] for number in frontier} - rows_of
-                rows_of |= fresh
-                asked = frontier + self._rows_fields(fresh)
-            found = self.conn.execute(self.step, {"ids": asked, "at": self.at}, binary=True).fetchall()
             if depth is not None and steps >= depth:
-                for here, _, subtype, _ in found:
+                for here, _, subtype, _ in self._edges(frontier):
                     if subtype in DIRECT:
                         hidden[here] = hidden.get(here, 0) + 1
                 break
+            if self.indirect and self.direction == "up":
+                frontier = frontier + self._rows_fields(frontier, rows_of)
             steps += 1
-            fresh_fields: dict[int, None] = {}
-            for edge in found:
-                is_direct = edge[2] in DIRECT
-                (direct if is_direct else indirect).append(edge)
-                if (is_direct or self.indirect) and edge[1] not in distance:
-                    fresh_fields[edge[1]] = None
-            self._look_up([edge[1] for edge in found])
-            frontier = self._onwards(fresh_fields) if self.indirect and self.direction == "down" else list(fresh_fields)
-            distance |= dict.fromkeys((number for number in frontier if number not in distance), steps)
+            met: dict[int, None] = {}
+            for edge in self._edges(frontier):
+                if edge[2] in DIRECT:
+                    direct.append(edge)
+                    met[edge[1]] = None
+                else:
+                    indirect.append(edge)
+                    if self.indirect:
+                        met[edge[1]] = None
+            if self.indirect and self.direction == "down":
+                self._add_columns(met)
+            frontier = [number for number in met if number not in distance]
+            distance |= dict.fromkeys(frontier, steps)
+        if self.direction == "up" and not self.indirect:
+            # What decides the rows of a dataset decides about every value in it.
+            followed = [number for number, far in distance.items() if depth is None or far < depth]
+            indirect += self._edges(self._rows_fields(followed, rows_of))
+        self._look_up([*distance, *(number for edge in indirect for number in edge[:2])])
         return self._told(distance, direct, indirect, hidden)
+
+    def _edges(self, fields: Iterable[int]) -> list[_Numbers]:
+        return self.conn.execute(self.step, {"ids": _array(fields), "at": self.at}, binary=True).fetchall()
 
     def _start(self) -> list[int]:
         name = self.root.dataset
@@ -258,35 +270,37 @@ class _Walker:
         self.fields |= {number: (dataset, column) for number, dataset, column in rows}
         return [number for number, _, column in rows if column in wanted]
 
-    def _rows_fields(self, datasets: Iterable[int]) -> list[int]:
-        rows = self.conn.execute(
-            "select id, dataset_id from lineage.field where dataset_id = any(%s) and name is null", (list(datasets),), binary=True
-        ).fetchall()
+    def _rows_fields(self, fields: Iterable[int], known: set[int]) -> list[int]:
+        """What stands for the rows of the datasets that have ``fields``, but for those ``known``, which they then are."""
+        self._look_up(fields)
+        fresh = {self.fields[number][0] for number in fields} - known
+        known |= fresh
+        query = "select id, dataset_id from lineage.field where dataset_id = any(%s::integer[]) and name is null"
+        rows = self.conn.execute(query, (_array(fresh),), binary=True).fetchall()
         self.fields |= {number: (dataset, None) for number, dataset in rows}
         return [number for number, _ in rows]
 
-    def _look_up(self, numbers: Iterable[int]) -> None:
-        unknown = list({number for number in numbers if number not in self.fields})
-        if unknown:
-            rows = self.conn.execute(
-                "select id, dataset_id, name from lineage.field where id = any(%s)", (unknown,), binary=True
-            ).fetchall()
-            self.fields |= {number: (dataset, name) for number, dataset, name in rows}
-
-    def _onwards(self, fields: Mapping[int, None]) -> list[int]:
+    def _add_columns(self, fields: dict[int, None]) -> None:
         """Down from what decides rows: every column of them."""
-        whole = [self.fields[number][0] for number in fields if self.fields[number][1] is None]
-        rows = self.conn.execute(
-            "select id, dataset_id, name from lineage.field where dataset_id = any(%s)", (whole,), binary=True
-        ).fetchall()
-        self.fields |= {number: (dataset, name) for number, dataset, name in rows}
-        return list(dict.fromkeys([*fields, *(number for number, _, _ in rows)]))
+        self._look_up(fields)
+        whole = {self.fields[number][0] for number in fields if self.fields[number][1] is None}
+        query = "select id, dataset_id, name from lineage.field where dataset_id = any(%s::integer[])"
+        for number, dataset, name in self.conn.execute(query, (_array(whole),), binary=True).fetchall():
+            self.fields[number] = (dataset, name)
+            fields[number] = None
+
+    def _look_up(self, numbers: Iterable[int]) -> None:
+        unknown = {number for number in numbers if number not in self.fields}
+        if unknown:
+            query = "select id, dataset_id, name from lineage.field where id = any(%s::integer[])"
+            rows = self.conn.execute(query, (_array(unknown),), binary=True).fetchall()
+            self.fields |= {number: (dataset, name) for number, dataset, name in rows}
 
     def _told(
         self,
         distance: Mapping[int, int],
-        direct: list[tuple[int, int, str, bool]],
-        indirect: list[tuple[int, int, str, bool]],
+        direct: list[_Numbers],
+        indirect: list[_Numbers],
         hidden: Mapping[int, int],
     ) -> ColumnWalk:
         """The walk with names for numbers."""
@@ -297,7 +311,7 @@ class _Walker:
         places = {number: Place(names[dataset], column) for number, (dataset, column) in self.fields.items() if dataset in names}
         up = self.direction == "up"
 
-        def edges(found: list[tuple[int, int, str, bool]]) -> tuple[ColumnEdge, ...]:
+        def edges(found: list[_Numbers]) -> tuple[ColumnEdge, ...]:
             made = []
             for here, there, subtype, masking in found:
                 source, target = (places[there], places[here]) if up else (places[here], places[there])
@@ -311,6 +325,11 @@ class _Walker:
             {places[number]: count for number, count in hidden.items()},
             {item.dataset: item for _, item in _definitions(self.conn, list(met), self.at)},
         )  # fmt: skip
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """An array as PostgreSQL reads it: made from a list of thousands, psycopg's takes longer than the query."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def label_of(named: Identity, dataset: DatasetName) -> str:

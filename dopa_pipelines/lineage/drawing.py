@@ -43,7 +43,10 @@ class Row:
 
 @dataclass
 class Table:
-    """A dataset as it is drawn. ``more``: columns that are not, ``more_marked`` of them with personal data; ``note``: what it was made by."""
+    """A dataset as it is drawn.
+
+    ``more``: columns that are not, ``more_marked`` of them with personal data; ``note``: what it was made by.
+    """
 
     dataset: DatasetName
     label: str
