@@ -71,7 +71,7 @@ class _Known:
 @dataclass
 class _Definition:
     dataset: DatasetName
-    kind: Literal["feed", "load", "model", "release", "table"]
+    kind: Literal["feed", "load", "model", "release", "table", "external"]
     checksum: str
     version: str | None = None
     reads: dict[str, str | None] = field(default_factory=dict)
@@ -157,6 +157,44 @@ order by a.attnum
 """
 
 
+def record_imported(
+    conn: Connection, event: int, edges: Iterable[ColumnEdge], columns: Mapping[DatasetName, Sequence[str]] | None = None
+) -> int:
+    """Take what an event of another system (``lineage.event.id``) tells of columns into the graph; returns how much was new.
+
+    An event replaces what was told of the same dataset before. Of datasets that are written here nothing is taken, of what a
+    silo sends only where its fields come from. ``columns``: of the datasets that the event describes.
+    """
+    columns = columns or {}
+    told = list(edges)
+    recorded = 0
+    for dataset in dict.fromkeys([*columns, *(edge.target for edge in told)]):
+        own = [edge for edge in told if edge.target == dataset]
+        names = dict.fromkeys([*columns.get(dataset, ()), *(edge.target_column for edge in own if edge.target_column)])
+        checksum = _sha256(json.dumps([_EDITION, "external", sorted(map(str, own))]))
+        made = _Definition(dataset, "external", checksum, fields=[{"name": name} for name in names], edges=own)
+        recorded += _store(conn, made, event=event)
+    return recorded
+
+
+def _store(conn: Connection, made: _Definition, *, write: int | None = None, event: int | None = None) -> bool:
+    edges = [
+        {
+            "namespace": edge.source.namespace, "name": edge.source.name, "source": edge.source_column,
+            "target": edge.target_column, "subtype": edge.subtype, "masking": edge.masking,
+        }
+        for edge in made.edges
+    ]  # fmt: skip
+    row = conn.execute(
+        "select lineage.record_definition(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            write, made.dataset.namespace, made.dataset.name, made.kind, made.checksum, made.version,
+            Jsonb(made.reads), Jsonb(made.fields), None if made.problem is None else Jsonb(made.problem), Jsonb(edges), event,
+        ),
+    ).fetchone()  # fmt: skip
+    return bool(row and row[0])
+
+
 class _Recorder:
     """The graph as it is now, brought forward write by write."""
 
@@ -220,22 +258,7 @@ class _Recorder:
         return self.known[dataset]
 
     def _put(self, write: _Write, made: _Definition) -> None:
-        edges = [
-            {
-                "namespace": edge.source.namespace, "name": edge.source.name, "source": edge.source_column,
-                "target": edge.target_column, "subtype": edge.subtype, "masking": edge.masking,
-            }
-            for edge in made.edges
-        ]  # fmt: skip
-        row = self.conn.execute(
-            "select lineage.record_definition(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            (
-                write.id, made.dataset.namespace, made.dataset.name, made.kind, made.checksum, made.version,
-                Jsonb(made.reads), Jsonb(made.fields), None if made.problem is None else Jsonb(made.problem), Jsonb(edges),
-            ),
-        ).fetchone()  # fmt: skip
-        assert row is not None
-        self.recorded += bool(row[0])
+        self.recorded += _store(self.conn, made, write=write.id)
         self.known[made.dataset] = _Known(made.kind, made.checksum, made.reads, made.names)
 
     def _from_catalog(self, dataset: DatasetName) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import uuid
 import xml.etree.ElementTree as ET
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.lineage.columngraph import contract_edges, pending, record_columns
+from dopa_pipelines.lineage.columngraph import contract_edges, pending, record_columns, record_imported
 from dopa_pipelines.lineage.columntrace import Place, as_json, definitions, edges_into, find_place, moment, walk
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import DatasetName, release
@@ -364,6 +364,38 @@ def test_the_graph_can_be_made_again_from_the_writes(department: Department, war
         assert connection.execute(told, (here.name,)).fetchall() == before
         assert len(before) > 8
         connection.rollback()
+
+
+def test_other_systems_tell_where_the_silos_fields_come_from(department: Department, warehouse: Warehouse) -> None:
+    here = department
+    here.record()
+    feed, theirs = DatasetName("file", f"testing/{here.name}"), DatasetName("oracle://reg:1521", f"REG.{here.name}")
+    base = DatasetName("oracle://reg:1521", f"REG.base_{here.name}")
+    raw = here.dataset(f"raw.{here.name}")
+    edges = [
+        ColumnEdge(theirs, "NAME", feed, "ชื่อ", "IDENTITY"),
+        ColumnEdge(base, "NAME", theirs, "NAME", "TRANSFORMATION"),
+        ColumnEdge(theirs, "NAME", raw, "full_name", "IDENTITY"),
+    ]
+    event = "select lineage.record_event(null, null, %s)"
+    tomorrow = json.dumps({"eventTime": "2999-01-01T00:00:00Z"})
+    with warehouse.connect() as connection:
+        for expected in (2, 0):
+            (number,) = connection.execute(event, (tomorrow,)).fetchone()  # type: ignore[misc]
+            new = record_imported(connection, number, edges, {base: ["NAME", "ID"]})
+            connection.commit()
+            assert new >= expected
+        # A contract that changes says the fields anew, not where they come from; and we know best what we write.
+        here.table.contract = replace(here.table.contract, version="9.0.0")
+        here.load()
+        here.record()
+        assert edges_into(connection, feed) == edges[:1]
+        assert not any(edge.source == theirs for edge in edges_into(connection, raw))
+        up = walk(connection, Place(raw, "full_name"))
+        assert [place.column for place in up.distance] == ["full_name", "ชื่อ", "NAME", "NAME"]
+        assert up.definitions[theirs].kind == "external"
+        record_imported(connection, number, [])
+        assert edges_into(connection, feed) == edges[:1]
 
 
 @pytest.mark.parametrize("role", [Role.LOADER, Role.TRANSFORMER, Role.READER])

@@ -46,7 +46,7 @@ create table lineage.definition (
 );
 comment on table lineage.definition is 'What a dataset was made by and which columns it had, from when until when';
 comment on column lineage.definition.kind is
-    'load: by a contract; table: its columns were read from the catalog, nobody here has written it';
+    'load: by a contract; table: read from the catalog, nobody here has written it; external: told by another system';
 comment on column lineage.definition.checksum is
     'SHA-256 over that of the code (contract, compiled SQL, publication) and the edition of what resolves it';
 comment on column lineage.definition.reads is 'The datasets it was analyzed over, each with the SHA-256 of its columns'' names';
@@ -93,17 +93,22 @@ create function lineage.record_definition(
     p_reads jsonb,
     p_fields jsonb,
     p_problem jsonb,
-    p_edges jsonb
+    p_edges jsonb,
+    p_event_id bigint default null
 ) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_at timestamptz := (select written_at from lineage.write where id = p_write_id);
+    -- Other systems may say that it is tomorrow.
+    v_at timestamptz := coalesce(
+        (select written_at from lineage.write where id = p_write_id),
+        (select least(event_time, clock_timestamp()) from lineage.event where id = p_event_id)
+    );
     v_dataset integer;
     v_now lineage.definition;
 begin
     if v_at is null then
-        raise exception using message = 'there is no write ' || p_write_id;
+        raise exception using message = 'there is no write ' || coalesce(p_write_id, p_event_id, 0);
     end if;
     insert into lineage.dataset (namespace, name)
     select n.namespace, n.name
@@ -116,17 +121,24 @@ begin
     select id into strict v_dataset from lineage.dataset where namespace = p_namespace and name = p_name;
 
     select * into v_now from lineage.definition where dataset_id = v_dataset and valid_to = 'infinity';
-    -- Writes of one dataset come one after the other: an older one was replaced before it was looked at.
-    if v_now.valid_from >= v_at
-        or (v_now.kind = p_kind and v_now.checksum = p_checksum and v_now.reads = p_reads and v_now.fields = p_fields
-            and v_now.problem is not distinct from p_problem)
-    then
+    if p_kind = 'external' and v_now.kind in ('load', 'model', 'release') then
+        -- What we write ourselves, nobody knows better.
         return false;
     end if;
-    update lineage.definition set valid_to = v_at where id = v_now.id;
-    insert into lineage.definition (
-        dataset_id, kind, checksum, version, reads, fields, problem, write_id, valid_from
-    ) values (v_dataset, p_kind, p_checksum, p_version, p_reads, p_fields, p_problem, p_write_id, v_at);
+    -- Of what a silo sends, its contract says the fields and its own system where they come from.
+    if p_kind <> 'external' or v_now.kind is null or v_now.kind = 'external' then
+        -- Writes of one dataset come one after the other: an older one was replaced before it was looked at.
+        if v_now.valid_from >= v_at
+            or (v_now.kind = p_kind and v_now.checksum = p_checksum and v_now.reads = p_reads and v_now.fields = p_fields
+                and v_now.problem is not distinct from p_problem)
+        then
+            return false;
+        end if;
+        update lineage.definition set valid_to = v_at where id = v_now.id;
+        insert into lineage.definition (
+            dataset_id, kind, checksum, version, reads, fields, problem, write_id, valid_from
+        ) values (v_dataset, p_kind, p_checksum, p_version, p_reads, p_fields, p_problem, p_write_id, v_at);
+    end if;
 
     insert into lineage.field (dataset_id, name)
     select n.dataset_id, n.name
@@ -141,6 +153,9 @@ begin
     ) as n
     where not exists (select from lineage.field f where f.dataset_id = n.dataset_id and f.name is not distinct from n.name);
 
+    if p_kind in ('feed', 'table') then
+        return true;
+    end if;
     -- One statement, so one view of the edges as they were: what is closed and what is opened are not the same.
     with wanted as materialized (
         select distinct s.id as source_id, t.id as target_id, e.subtype::lineage.subtype, coalesce(e.masking, false) as masking
@@ -155,7 +170,7 @@ begin
         update lineage.column_edge e
         set valid_to = v_at
         from lineage.field t
-        where t.dataset_id = v_dataset and e.target_id = t.id and e.valid_to = 'infinity'
+        where t.dataset_id = v_dataset and e.target_id = t.id and e.valid_to = 'infinity' and e.valid_from < v_at
             and not exists (
                 select from wanted w
                 where w.source_id = e.source_id and w.target_id = e.target_id
