@@ -15,6 +15,7 @@ import psycopg
 
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.publishing import columns_of, load_publications
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
@@ -34,7 +35,8 @@ class Platform:
     """The open warehouse and dbt project of a run.
 
     ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
-    run, by unique id.
+    run, by unique id. ``column_lineage`` of the models that it built, and ``problems``: why columns of one cannot be resolved, by
+    ``schema.table``.
     """
 
     def __init__(self, settings: Settings, warehouse: Warehouse, project: Project) -> None:
@@ -43,6 +45,8 @@ class Platform:
         self.project = project
         self.passed: set[str] = set()
         self.built: dict[str, NodeResult] = {}
+        self.column_lineage: dict[str, dg.TableColumnLineage] = {}
+        self.problems: dict[str, str] = {}
 
 
 @dg.resource(description="The warehouse and the dbt project; open while a run lasts")
@@ -64,11 +68,14 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
     """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
+    from dopa_pipelines.lineage.columngraph import record_columns
     from dopa_pipelines.lineage.openlineage import record_events
     from dopa_pipelines.lineage.owners import owners_of
 
     try:
+        publications = load_publications(platform.settings.contracts / "open_data").publications
         with platform.warehouse.connect() as connection:
+            record_columns(connection, published=columns_of(publications))
             record_events(connection, owners=owners_of(load_contracts(platform.settings.contracts)))
             connection.commit()
     except (psycopg.Error, UserError) as error:

@@ -67,6 +67,7 @@ def ingest_command(
     from dopa_pipelines.documents import DocumentError
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import arrivals, ingest
+    from dopa_pipelines.lineage.columngraph import record_columns
     from dopa_pipelines.lineage.openlineage import record_events
     from dopa_pipelines.lineage.owners import owners_of
     from dopa_pipelines.settings import load_settings
@@ -105,6 +106,7 @@ def ingest_command(
                 day = as_of.date() if as_of else None
                 deliveries.append(ingest(warehouse, contract, file, as_of=day, accept_shrink=accept_shrink, progress=progress))
         with warehouse.connect() as connection:
+            record_columns(connection)
             record_events(connection, owners=owners_of([contract]))
             connection.commit()
     if as_json:

@@ -24,8 +24,9 @@ def publish_command(
     """
     from dopa_pipelines.documents import did_you_mean
     from dopa_pipelines.errors import UserError
+    from dopa_pipelines.lineage.columngraph import record_columns
     from dopa_pipelines.lineage.openlineage import record_events
-    from dopa_pipelines.publishing import load_publications, publish
+    from dopa_pipelines.publishing import columns_of, load_publications, publish
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -45,6 +46,7 @@ def publish_command(
             except UserError as error:
                 problems[name] = str(error)
         with warehouse.connect() as connection:
+            record_columns(connection, published=columns_of(found.publications))
             record_events(connection)
             connection.commit()
     if as_json:

@@ -17,6 +17,7 @@ What a writer puts into ``detail`` (all optional), for the graph and the events 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -114,21 +115,22 @@ cross join lateral (
     where w.target = t.target and w.kind <> 'migration'
         and (%(environment)s::text is null or w.environment = %(environment)s)
         and w.detail ->> 'superseded' is distinct from 'true'
+        and (%(at)s::timestamptz is null or w.written_at <= %(at)s)
     order by w.id desc limit 1
 ) w
 left join ops.delivery d on d.id = (w.detail ->> 'delivery')::bigint
 """
 
 
-def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION) -> Graph:
-    """The graph of datasets that the latest write of each makes.
+def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION, at: datetime | None = None) -> Graph:
+    """The graph of datasets that the latest write of each makes, or made ``at`` a time.
 
     Only what production wrote, unless another ``environment`` is asked for (None: all). A dropped table stays
-    while something that is still there came from it.
+    while something that is still there came from it; what there was at a time stays always.
     """
     named = identity(conn)
     with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_LATEST, {"environment": environment}).fetchall()
+        rows = cursor.execute(_LATEST, {"environment": environment, "at": at}).fetchall()
     nodes: dict[DatasetName, Node] = {}
     edges: list[Edge] = []
     for row in rows:
@@ -146,7 +148,7 @@ def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION
     for edge in edges:
         if edge.source not in nodes:
             nodes[edge.source] = Node(edge.source, _kind(named, edge.source), named.target(edge.source))
-    return _without_leftovers(nodes, edges)
+    return _without_leftovers(nodes, edges) if at is None else Graph.of(nodes.values(), edges)
 
 
 def _kind(named: Identity, dataset: DatasetName) -> NodeKind:

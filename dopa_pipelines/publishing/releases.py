@@ -188,7 +188,12 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
         "source": publication.source,
         "source_writes": source.writes,
         "columns": [
-            {"name": column.name, "type": column.type, "description": f"{column.description_en} / {column.description_th}"}
+            {
+                "name": column.name,
+                "type": column.type,
+                "source": column.source,
+                "description": f"{column.description_en} / {column.description_th}",
+            }
             for column in publication.columns
         ],
         "rows": rows,
