@@ -65,11 +65,10 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
     """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
     from dopa_pipelines.lineage.openlineage import record_events
-    from dopa_pipelines.lineage.owners import owners_of
 
     try:
         with platform.warehouse.connect() as connection:
-            record_events(connection, owners=owners_of(load_contracts(platform.settings.contracts)))
+            record_events(connection, contracts=load_contracts(platform.settings.contracts))
             connection.commit()
     except (psycopg.Error, UserError) as error:
         if context.log is not None:

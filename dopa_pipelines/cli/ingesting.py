@@ -68,7 +68,6 @@ def ingest_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import arrivals, ingest
     from dopa_pipelines.lineage.openlineage import record_events
-    from dopa_pipelines.lineage.owners import owners_of
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.sources import fetch, is_fetched
     from dopa_pipelines.warehouse import open_warehouse
@@ -105,7 +104,7 @@ def ingest_command(
                 day = as_of.date() if as_of else None
                 deliveries.append(ingest(warehouse, contract, file, as_of=day, accept_shrink=accept_shrink, progress=progress))
         with warehouse.connect() as connection:
-            record_events(connection, owners=owners_of([contract]))
+            record_events(connection, contracts=[contract])
             connection.commit()
     if as_json:
         shown = [item.as_json() for item in deliveries]

@@ -22,6 +22,7 @@ def publish_command(
 
     Exit code 4: some could not be released, the others are.
     """
+    from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.documents import did_you_mean
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.lineage.openlineage import record_events
@@ -45,7 +46,7 @@ def publish_command(
             except UserError as error:
                 problems[name] = str(error)
         with warehouse.connect() as connection:
-            record_events(connection)
+            record_events(connection, contracts=load_contracts(settings.contracts))
             connection.commit()
     if as_json:
         print_json({"releases": [release.as_dict() for release in releases], "problems": problems})

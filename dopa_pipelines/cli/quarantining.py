@@ -164,7 +164,6 @@ def replay_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import replay
     from dopa_pipelines.lineage.openlineage import record_events
-    from dopa_pipelines.lineage.owners import owners_of
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -175,7 +174,7 @@ def replay_command(
     with open_warehouse(settings) as warehouse:
         result = replay(warehouse, contract, why=why.strip(), delivery=delivery)
         with warehouse.connect() as connection:
-            record_events(connection, owners=owners_of([contract]))
+            record_events(connection, contracts=[contract])
             connection.commit()
     if as_json:
         print_json(result.as_json())
