@@ -19,6 +19,7 @@ from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 from dopa_pipelines.warehouse.dagster_storage import report_process
+from dopa_pipelines.warehouse.work import end_dead_work
 
 PROGRESS = "DOPA_PROGRESS_FD"
 """Environment variable with the file descriptor that a command line waiting for this run reads."""
@@ -63,10 +64,11 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
 
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
-    """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
+    """Make OpenLineage events of the run's work and writes. They can be made later, too: a failure here fails no run."""
     from dopa_pipelines.lineage.openlineage import record_events
 
     try:
+        end_dead_work(platform.warehouse)
         with platform.warehouse.connect() as connection:
             record_events(connection, contracts=load_contracts(platform.settings.contracts))
             connection.commit()

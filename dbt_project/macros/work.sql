@@ -80,6 +80,7 @@
         {%- elif node.resource_type == 'test' -%}
             {%- for unique_id in node.depends_on.nodes -%}
                 {%- if unique_id not in checks -%}{%- do checks.update({unique_id: []}) -%}{%- endif -%}
+                {#- A test of two tables is of a column of the one that it is written at. -#}
                 {%- if status != 'skipped' -%}
                     {%- set metadata = node.get('test_metadata') if node.get else node.test_metadata -%}
                     {%- do checks[unique_id].append({
@@ -87,7 +88,7 @@
                         'name': node.name,
                         'success': status in ('pass', 'success'),
                         'error': harmless(result.message) if status in ('error', 'runtime error') else none,
-                        'column': node.column_name if metadata else none,
+                        'column': node.column_name if metadata and node.attached_node in (none, unique_id) else none,
                         'severity': node.config.severity | lower,
                         'description': node.description or none,
                         'expected': '0',

@@ -446,9 +446,9 @@ def _run_facets(told: PendingWrite | PendingWork, context: Context) -> dict[str,
         by_dbt = parent == told.facts.get("invocation_id")
         job = str(told.facts.get("job") or ("dbt" if by_dbt else "dopa"))
         facets["parent"] = parent_run.ParentRunFacet(
-            run=parent_run.Run(_uuid(parent)),
-            job=parent_run.Job(context.job_namespace, job),
-            root=parent_run.Root(parent_run.RootRun(_uuid(parent)), parent_run.RootJob(context.job_namespace, job)),
+            run=parent_run.Run(_uuid(parent), None),
+            job=parent_run.Job(context.job_namespace, job, None),
+            root=parent_run.Root(parent_run.RootRun(_uuid(parent), None), parent_run.RootJob(context.job_namespace, job, None)),
             producer=producer,
         )
     nominal = _moment(told.facts.get("nominal_start"))

@@ -121,7 +121,7 @@ left join ops.delivery d on d.id = (w.detail ->> 'delivery')::bigint
 
 
 def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION) -> Graph:
-    """The graph of datasets that the latest write of each makes.
+    """The graph of datasets that the latest write of each makes, with what events of other systems tell of them and others.
 
     Only what production wrote, unless another ``environment`` is asked for (None: all). A dropped table stays
     while something that is still there came from it.
@@ -143,9 +143,14 @@ def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION
             edges.append(Edge(source, dataset, _edge_kind(write.kind, source_kind)))
             if source_kind == "feed":
                 nodes[source] = Node(source, "feed", None, write)
+    if environment in (PRODUCTION, None):
+        from dopa_pipelines.lineage.importing import imported_graph
+
+        edges += [Edge(source, target, "imported") for source, target in imported_graph(conn)]
     for edge in edges:
-        if edge.source not in nodes:
-            nodes[edge.source] = Node(edge.source, _kind(named, edge.source), named.target(edge.source))
+        for name in (edge.source, edge.target):
+            if name not in nodes:
+                nodes[name] = Node(name, _kind(named, name), named.target(name))
     return _without_leftovers(nodes, edges)
 
 
@@ -172,5 +177,5 @@ def _without_leftovers(nodes: dict[DatasetName, Node], edges: list[Edge]) -> Gra
             break
         edges = [edge for edge in edges if edge.target not in gone]
         nodes = {name: node for name, node in nodes.items() if name not in gone}
-    fed = {edge.source for edge in edges}
-    return Graph.of((node for name, node in nodes.items() if node.target or name in fed), edges)
+    told = {name for edge in edges for name in (edge.source, edge.target)}
+    return Graph.of((node for name, node in nodes.items() if node.target or name in told), edges)
