@@ -137,7 +137,7 @@ with latest as (
     select distinct on (i.job) i.job, i.run
     from lineage.imported_dataset i
     join lineage.event e on e.id = i.event_id
-    where e.event_time <= coalesce(%(at)s, 'infinity')
+    where e.event_time <= coalesce(%(at)s::timestamptz, 'infinity')
       and not exists (
         select from lineage.event failed
         where failed.imported is not null and failed.run_id = i.run and failed.event ->> 'eventType' in ('FAIL', 'ABORT')

@@ -32,8 +32,7 @@ def faults(event: dict[str, Any]) -> list[str]:
         return [f"{schema.rpartition('/')[2]} {error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
     found = against("https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent", event)
-    kinds = {"run": "facets", "job": "facets"}
-    holders = [event[key][facets] for key, facets in kinds.items()]
+    holders = [event[key].get("facets") or {} for key in ("run", "job")]
     for dataset in event["inputs"] + event["outputs"]:
         holders += [dataset.get(key) or {} for key in ("facets", "inputFacets", "outputFacets")]
     for key, facet in ((key, facet) for holder in holders for key, facet in holder.items()):
