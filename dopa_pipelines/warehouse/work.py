@@ -11,17 +11,20 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from dopa_pipelines.errors import UserError
 from dopa_pipelines.warehouse.roles import Role
 from dopa_pipelines.warehouse.warehouse import Warehouse
 
 WorkKind = Literal["load", "model", "release", "check"]
 ABORTED = "the process ended before its work did"
+_UNLOCK = "pg_advisory_unlock(hashtextextended('work:' || %s, 0))"
 
 
 def new_work() -> str:
@@ -32,7 +35,7 @@ def new_work() -> str:
 
 
 class Work:
-    """A piece of work that is going on. A context manager, around the connection of the work itself.
+    """A piece of work that is going on. A context manager.
 
     Entering records START and commits it. Leaving records the end: FAIL for an exception, ABORT for an interrupt, COMPLETE
     otherwise; nothing where :meth:`done` says that a row of ``lineage.write`` with this ``id`` in ``detail.work`` tells it.
@@ -57,17 +60,12 @@ class Work:
         self._over = False
 
     def __enter__(self) -> Self:
-        # A connection of its own: it outlasts the work's, and its end shows that the process is gone.
-        self._connection = self._warehouse.connect(Role.LOADER, autocommit=True)
-        try:
-            self._connection.execute("select lineage.begin_work(%s, %s, %s, %s, %s, %s, %s)", (self.id, *self._begun))
-        except BaseException:
-            self._connection.close()
-            raise
+        # Not the work's own connection: this one outlasts it, and its end shows that the process is gone.
+        self._connection = self._warehouse.ledger()
+        self._connection.execute("select lineage.begin_work(%s, %s, %s, %s, %s, %s, %s)", (self.id, *self._begun))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._connection is not None
         try:
             if error is None:
                 self._end("COMPLETE", {})
@@ -75,16 +73,18 @@ class Work:
                 self.failed(str(error), language="SQL" if isinstance(error, psycopg.Error) else "Python")
             else:
                 self._end("ABORT", {"message": ABORTED})
-        except psycopg.Error:
+        except (psycopg.Error, UserError):
             # The server is gone: whoever looks next finds the work without its session. The error itself is the news.
             if error is None:
                 raise
-        finally:
-            self._connection.close()
 
     def done(self) -> None:
         """The write that names this work is committed."""
-        self._over = True
+        if self._connection is not None and not self._over:
+            self._over = True
+            # Where the session is gone, so is its lock.
+            with suppress(psycopg.Error):
+                self._connection.execute(f"select {_UNLOCK}", (self.id,))
 
     def complete(self, detail: Mapping[str, object]) -> None:
         """The work is complete and wrote nothing that ``lineage.write`` tells of: checks, or a release that is unchanged."""
@@ -98,7 +98,13 @@ class Work:
         if self._over or self._connection is None:
             return
         self._over = True
-        self._connection.execute("select lineage.end_work(%s, %s, %s)", (self.id, state, Jsonb(dict(detail))))
+        query = f"select lineage.end_work(%s, %s, %s), {_UNLOCK}"
+        values = (self.id, state, Jsonb(dict(detail)), self.id)
+        try:
+            self._connection.execute(query, values)
+        except psycopg.OperationalError:
+            # The session was cut off meanwhile; the server may be there all the same.
+            self._warehouse.ledger().execute(query, values)
 
 
 _NAMED = (
