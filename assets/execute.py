@@ -47,7 +47,7 @@ def selection(wanted: Iterable[str]) -> set[dg.AssetKey]:
     """Asset keys for names as people write them: ``person_register``, ``marts.hotels``, ``+hotels`` (with what it needs),
     ``hotels+`` (with what descends). Empty: everything. Raises UserError for an unknown name."""
     graph = defs.resolve_asset_graph()
-    keys = set(graph.get_all_asset_keys())
+    keys = set(graph.executable_asset_keys)
     names: dict[str, dg.AssetKey] = {}
     for key in sorted(keys, key=lambda key: key.path[0] != "raw"):
         names[".".join(key.path)] = key

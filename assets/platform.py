@@ -20,6 +20,7 @@ from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 from dopa_pipelines.warehouse.dagster_storage import report_process
+from dopa_pipelines.warehouse.work import end_dead_work
 
 PROGRESS = "DOPA_PROGRESS_FD"
 """Environment variable with the file descriptor that a command line waiting for this run reads."""
@@ -67,17 +68,14 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
 
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
-    """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
-    from dopa_pipelines.lineage.columngraph import record_columns
-    from dopa_pipelines.lineage.openlineage import record_events
-    from dopa_pipelines.lineage.owners import owners_of
+    """Make events and column lineage of the run's work and writes. That can be done later, too: a failure here fails no run."""
+    from dopa_pipelines.lineage.recording import bring_up_to_date
 
     try:
+        end_dead_work(platform.warehouse)
         publications = load_publications(platform.settings.contracts / "open_data").publications
-        with platform.warehouse.connect() as connection:
-            record_columns(connection, published=columns_of(publications))
-            record_events(connection, owners=owners_of(load_contracts(platform.settings.contracts)))
-            connection.commit()
+        contracts = load_contracts(platform.settings.contracts)
+        bring_up_to_date(platform.warehouse, contracts, published=columns_of(publications))
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
             context.log.warning(f"the run's lineage events were not recorded; the next run makes up for it: {error}")

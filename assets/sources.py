@@ -177,26 +177,29 @@ def _results(
     problem: str | None,
     months: list[date] | None,
 ) -> Iterator[Any]:
-    from dopa_pipelines.ingest.inspect import check_table_rule, months_held, table_facts
+    from dopa_pipelines.ingest.inspect import as_checks, check_table_rule, months_held, table_facts
     from dopa_pipelines.ingest.quarantine import rejected_preview
+    from dopa_pipelines.warehouse.work import Work
 
     refused = [delivery for delivery in deliveries if delivery.status == "rejected"]
     problems = [*([problem] if problem else []), *(delivery.problem or "" for delivery in refused)]
     loaded = [delivery for delivery in deliveries if delivery.status == "loaded"]
-    with platform.warehouse.connect() as connection:
-        facts = table_facts(connection, contract)
-        absent = sorted(set(months or ()) - months_held(connection, contract)) if months and facts.exists else []
-        counts = {
-            "rows_read": sum(delivery.rows_read for delivery in loaded),
-            "rows_loaded": sum(delivery.rows_loaded for delivery in loaded),
-            "rows_quarantined": sum(delivery.rows_quarantined for delivery in loaded),
-        }
-        preview = rejected_preview(connection, contract)
-        rules = [(rule, check_table_rule(connection, contract, rule)) for rule in contract.table_rules if facts.exists]
-    if not problems and (absent or not facts.exists):
-        which = f" for {', '.join(f'{month:%Y-%m}' for month in absent)}" if absent else ""
-        where = contract.layout.path or contract.layout.url_environment
-        problems = [f"no delivery of {contract.dataset}{which} has arrived yet ({where})"]
+    with Work(platform.warehouse, "check", contract.table, run_id=context.run.run_id) as work:
+        with platform.warehouse.connect() as connection:
+            facts = table_facts(connection, contract)
+            absent = sorted(set(months or ()) - months_held(connection, contract)) if months and facts.exists else []
+            counts = {
+                "rows_read": sum(delivery.rows_read for delivery in loaded),
+                "rows_loaded": sum(delivery.rows_loaded for delivery in loaded),
+                "rows_quarantined": sum(delivery.rows_quarantined for delivery in loaded),
+            }
+            preview = rejected_preview(connection, contract)
+            rules = [(rule, check_table_rule(connection, contract, rule)) for rule in contract.table_rules if facts.exists]
+        if not problems and (absent or not facts.exists):
+            which = f" for {', '.join(f'{month:%Y-%m}' for month in absent)}" if absent else ""
+            where = contract.layout.path or contract.layout.url_environment
+            problems = [f"no delivery of {contract.dataset}{which} has arrived yet ({where})"]
+        work.complete(as_checks(contract, facts, problems, rules, counts["rows_quarantined"]))
     state = "rejected" if refused or problem else "missing" if problems else "loaded" if loaded else "unchanged"
     report(contract.dataset, state, kind="source", problem="; ".join(problems) or None, **counts)
     for text in problems:

@@ -15,6 +15,7 @@ from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import Project
 from sensors.deliveries import delivery_sensor
 from sensors.housekeeping import housekeeping_sensor
+from sensors.lineage import events_asset, lineage_sensor
 from sensors.schedules import EVERYTHING, jobs_and_schedules
 
 
@@ -25,15 +26,18 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     for problem in [*contracts.problems, *publications.problems]:
         dg.get_dagster_logger("dopa").error(str(problem))
     jobs, schedules = jobs_and_schedules(publications.publications)
+    events, forwarded = events_asset()
     return dg.Definitions(
         assets=[
             *source_assets(contracts),
             *model_assets(Project(settings)),
             *publication_assets(publications.publications),
+            events,
         ],
+        asset_checks=[forwarded],
         jobs=[EVERYTHING, *jobs],
         schedules=schedules,
-        sensors=[delivery_sensor(contracts), housekeeping_sensor()],
+        sensors=[delivery_sensor(contracts), housekeeping_sensor(), lineage_sensor()],
         resources={"platform": platform_resource},
         executor=dg.in_process_executor,
     )

@@ -8,13 +8,7 @@
     {%- if execute and flags.WHICH in ('run', 'build', 'seed', 'snapshot', 'retry', 'clone') -%}
     {%- set compiled = (model.get('compiled_code') or '') | trim -%}
     {%- set holds_rows = model.config.materialized not in ('view', 'ephemeral') -%}
-    {%- set inputs = [] -%}
-    {%- for unique_id in model.depends_on.nodes -%}
-        {%- set input = graph.sources.get(unique_id) or graph.nodes.get(unique_id) -%}
-        {%- if input and input.get('config', {}).get('materialized') != 'ephemeral' -%}
-            {%- do inputs.append({'name': input.schema ~ '.' ~ (input.get('identifier') or input.alias)}) -%}
-        {%- endif -%}
-    {%- endfor %}
+    {%- set inputs = inputs_of(model) %}
     select lineage.record_write(
         'model',
         {{ quoted(this.schema ~ '.' ~ this.identifier) }},
@@ -33,12 +27,26 @@
         jsonb_build_object(
             'materialized', {{ quoted(model.config.materialized) }},
             'dbt_version', {{ quoted(dbt_version) }},
-            'invocation_id', {{ quoted(invocation_id) }}
+            'invocation_id', {{ quoted(invocation_id) }},
+            'work', {{ quoted(work_id(model.unique_id)) }}
         ),
         {{ quoted(target.name) }}
     )
     from (select {{ quoted(compiled) }}::text as compiled) as code
     {%- endif -%}
+{%- endmacro %}
+
+
+{#- What a node reads, as lineage.write has it. -#}
+{% macro inputs_of(node) -%}
+    {%- set inputs = [] -%}
+    {%- for unique_id in node.depends_on.nodes -%}
+        {%- set input = graph.sources.get(unique_id) or graph.nodes.get(unique_id) -%}
+        {%- if input and input.get('config', {}).get('materialized') != 'ephemeral' -%}
+            {%- do inputs.append({'name': input.schema ~ '.' ~ (input.get('identifier') or input.alias)}) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(inputs) }}
 {%- endmacro %}
 
 

@@ -1,4 +1,4 @@
-"""``dopa lineage``: which columns a statement's output depends on, and the proof of it."""
+"""``dopa lineage``: which columns a statement's output depends on, and the proof of it; events of others in, ours out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from dopa_pipelines.lineage.columns import Edge
     from dopa_pipelines.lineage.prove import Proof
 
-group = typer.Typer(help="Which columns depend on which, and the proof of it.", no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(
+    help="Which columns depend on which, the proof of it, and OpenLineage in and out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -107,4 +111,65 @@ def prove_command(
             for item in sorted(proof.unexplained):
                 fail(f"{proof.name}: {item}")
     if wrong:
+        raise typer.Exit(4)
+
+
+@group.command("import")
+def import_command(
+    source: Annotated[str, typer.Argument(help="File or http(s) URL with OpenLineage events: JSON, an array, or one a line")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
+) -> None:
+    """Take events of other systems into the one graph; what is there already changes nothing. Exit code 2: an event is wrong."""
+    from dopa_pipelines.lineage.importing import import_events, read_events
+    from dopa_pipelines.settings import load_settings
+    from dopa_pipelines.warehouse import open_warehouse
+
+    events = read_events(source)
+    with open_warehouse(load_settings()) as warehouse, warehouse.connect() as connection:
+        done = import_events(connection, events, source)
+        connection.commit()
+    if as_json:
+        print_json(done.as_dict())
+        return
+    out.print(f"{done.source}: {done.new:,} of {done.events:,} events are new", markup=False)
+    out.print(f"  {done.datasets:,} datasets, {done.edges:,} edges, {done.column_edges:,} between columns")
+    for producer in done.producers:
+        out.print(f"  from {producer}", markup=False)
+
+
+@group.command("forward")
+def forward_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
+) -> None:
+    """Send lineage events to the receiver that OpenLineage's configuration names. Exit code 4: it did not take some of them."""
+    from dopa_pipelines.contracts import load_contracts
+    from dopa_pipelines.errors import UserError
+    from dopa_pipelines.lineage.openlineage import record_events
+    from dopa_pipelines.lineage.outbox import configured, forward, standing
+    from dopa_pipelines.settings import load_settings
+    from dopa_pipelines.warehouse import open_warehouse
+    from dopa_pipelines.warehouse.work import end_dead_work
+
+    kind = configured()
+    if kind is None:
+        raise UserError(
+            "no receiver of lineage events is configured; set OPENLINEAGE_URL, or OPENLINEAGE_CONFIG to an openlineage.yml"
+        )
+    settings = load_settings()
+    with open_warehouse(settings) as warehouse:
+        end_dead_work(warehouse)
+        with warehouse.connect() as connection:
+            record_events(connection, contracts=load_contracts(settings.contracts))
+        with warehouse.connect(autocommit=True) as connection:
+            done = forward(connection, at_once=True, budget_seconds=float("inf"))
+            now = standing(connection, kind)
+    if as_json:
+        print_json({"pass": done.__dict__, "outbox": now.as_dict()})
+    elif done.busy:
+        out.print("another process is forwarding just now")
+    else:
+        out.print(f"{done.sent:,} events sent, {done.left:,} left, {done.failed:,} refused, {done.dropped:,} dropped")
+    if done.problem and not as_json:
+        fail(done.problem)
+    if done.failed or done.dropped or (done.left and not done.busy):
         raise typer.Exit(4)

@@ -166,9 +166,7 @@ def replay_command(
     from dopa_pipelines.cli.ingesting import contract_for
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import replay
-    from dopa_pipelines.lineage.columngraph import record_columns
-    from dopa_pipelines.lineage.openlineage import record_events
-    from dopa_pipelines.lineage.owners import owners_of
+    from dopa_pipelines.lineage.recording import bring_up_to_date
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -178,10 +176,7 @@ def replay_command(
     contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse:
         result = replay(warehouse, contract, why=why.strip(), delivery=delivery)
-        with warehouse.connect() as connection:
-            record_columns(connection)
-            record_events(connection, owners=owners_of([contract]))
-            connection.commit()
+        bring_up_to_date(warehouse, [contract])
     if as_json:
         print_json(result.as_json())
         return

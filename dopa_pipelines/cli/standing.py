@@ -1,4 +1,4 @@
-"""``dopa status``: what is loaded, waiting and rejected, and runs whose process died."""
+"""``dopa status``: what is loaded, waiting and rejected, runs whose process died, lineage events on their way out."""
 
 from __future__ import annotations
 
@@ -32,16 +32,26 @@ def status_command(
     """The datasets, what waits, what was refused; dead runs are found and marked failed."""
     from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.ingest import arrivals
+    from dopa_pipelines.lineage.outbox import standing
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
+    from dopa_pipelines.warehouse.work import end_dead_work
 
     settings = load_settings()
     contracts = load_contracts(settings.contracts)
     publications = load_publications(settings.contracts / "open_data")
     with open_warehouse(settings) as warehouse:
         dead = mark_dead_runs(settings, warehouse)
+        aborted = end_dead_work(warehouse)
+        receiver, wrong = _receiver()
+        if aborted:
+            from dopa_pipelines.lineage.openlineage import record_events
+
+            with warehouse.connect() as connection:
+                record_events(connection, contracts=contracts)
         with warehouse.connect() as connection:
+            events = standing(connection, receiver)
             counts = deliveries_by_dataset(connection)
             for contract in contracts:
                 waiting = sum(item.pending for item in arrivals(connection, contract, settings.drop_path))
@@ -54,7 +64,7 @@ def status_command(
         publication.name: (settings.releases_path / publication.name / "latest").exists()
         for publication in publications.publications
     }
-    problems = [*contracts.problems, *publications.problems]
+    problems = [*contracts.problems, *publications.problems, *wrong]
     if as_json:
         print_json(
             {
@@ -62,6 +72,8 @@ def status_command(
                 "models": {"built": models[0] if models else 0, "last": models[1] if models else None},
                 "releases": releases,
                 "dead_runs": dead,
+                "aborted": [{"kind": kind, "target": target} for kind, target in aborted],
+                "lineage_events": events.as_dict(),
                 "problems": [str(problem) for problem in problems],
             }
         )
@@ -76,8 +88,23 @@ def status_command(
             out.print(item["problem"], markup=False)
     for run in dead:
         out.print(f"[red]run {run}[/]: its process was gone; it is marked failed now, start it again")
+    for kind, target in aborted:
+        out.print(f"[red]{target}[/]: its {kind} was cut off; nothing of it was half done")
+    if events.configured or not events.healthy:
+        out.print(str(events), style=None if events.healthy else "red", markup=False)
     for problem in problems:
         fail(str(problem))
+
+
+def _receiver() -> tuple[str | None, list[str]]:
+    """The kind of receiver of lineage events, and what is wrong with its configuration."""
+    from dopa_pipelines.errors import UserError
+    from dopa_pipelines.lineage.outbox import configured
+
+    try:
+        return configured(), []
+    except UserError as error:
+        return None, [str(error)]
 
 
 def deliveries_by_dataset(connection: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:

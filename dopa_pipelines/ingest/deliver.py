@@ -19,7 +19,7 @@ import psycopg
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
-from dopa_pipelines.ingest.load import Delivery, Load, Progress, note_archived, take_turn
+from dopa_pipelines.ingest.load import Delivery, Load, Progress, note_archived, take_turn, work_of
 from dopa_pipelines.ingest.replay import NothingWaitsError, correct_again, is_corrected, replay
 from dopa_pipelines.ingest.stream import Clock, Files
 from dopa_pipelines.sources import is_fetched
@@ -74,30 +74,33 @@ def ingest(
             delivery.seconds = clock.rounded()
             return delivery
         deposit = Deposit(warehouse.archive, path, clock)
-        work = Load(warehouse, connection, contract, delivery, content_bytes(path), clock, progress, day)
-        try:
-            with deposit, unpacked(path, warehouse.scratch) as parts:
-                work.run(Files(contract, parts), deposit, as_of or today, parent_run_id, accept_shrink)
-            delivery.sha256 = deposit.sha256
-            delivery.seconds = clock.rounded()
-            with clock.step("commit"):
-                work.record(delivery.seconds)
-                if delivery.rows_quarantined:
-                    correct_again(warehouse, connection, contract, delivery, clock)
-                connection.commit()
-        except BaseException as refusal:
-            if work.dropped_views and not connection.closed:
+        load = Load(warehouse, connection, contract, delivery, content_bytes(path), clock, progress, day)
+        with work_of(warehouse, contract, delivery, day, parent_run_id) as work:
+            try:
+                with deposit, unpacked(path, warehouse.scratch) as parts:
+                    load.run(Files(contract, parts), deposit, as_of or today, parent_run_id, accept_shrink)
+                delivery.sha256 = deposit.sha256
+                delivery.seconds = clock.rounded()
+                with clock.step("commit"):
+                    load.record(delivery.seconds)
+                    if delivery.rows_quarantined:
+                        correct_again(warehouse, connection, contract, delivery, clock)
+                    connection.commit()
+                    work.done()
+            except BaseException as refusal:
+                if load.dropped_views and not connection.closed:
+                    connection.rollback()
+                    load.restore_views()
+                if not isinstance(refusal, Rejected):
+                    raise
                 connection.rollback()
-                work.restore_views()
-            if not isinstance(refusal, Rejected):
-                raise
-            connection.rollback()
-            delivery.status, delivery.problem = "rejected", str(refusal)
-            delivery.rows_loaded = 0
-            delivery.sha256 = deposit.sha256
-            delivery.seconds = clock.rounded()
-            delivery.delivery = _record_refusal(warehouse, connection, contract, path, delivery)
-            connection.commit()
+                delivery.status, delivery.problem = "rejected", str(refusal)
+                delivery.rows_loaded = 0
+                delivery.sha256 = deposit.sha256
+                delivery.seconds = clock.rounded()
+                delivery.delivery = _record_refusal(warehouse, connection, contract, path, delivery)
+                connection.commit()
+                work.failed(delivery.problem)
     return delivery
 
 
@@ -132,7 +135,9 @@ def _refuse(warehouse: Warehouse, contract: Contract, path: Path, refused: Deliv
             pass  # it changed meanwhile, or is none that can be kept: refused all the same
         refused.sha256 = deposit.sha256
         refused.delivery = _record_refusal(warehouse, connection, contract, path, refused)
-        connection.commit()
+        with work_of(warehouse, contract, refused, None, None) as work:
+            connection.commit()
+            work.failed(problem)
     return refused
 
 

@@ -111,3 +111,47 @@ def check_table_rule(connection: Connection, contract: Contract, rule: TableRule
             f"{contract.path.name}: the table rule {rule.name!r} cannot be run: {error.diag.message_primary}"
         ) from error
     return int(row[0]) if row and row[0] is not None else 0
+
+
+def as_checks(
+    contract: Contract, facts: TableFacts, problems: list[str], counts: list[tuple[TableRule, int]], quarantined: int
+) -> dict[str, Any]:
+    """What the checks of a table found: ``assertions`` and ``metrics``, as events tell them; counts, no values of rows.
+
+    What the load itself enforces (required columns, the key) is known without a look at the rows.
+    """
+    assertions: list[dict[str, Any]] = [
+        {"assertion": "contract", "success": not problems, "severity": "error", "actual": f"{quarantined} rows quarantined"},
+        {
+            "assertion": "reconciliation",
+            "success": facts.reconciled,
+            "severity": "error",
+            "expected": str(facts.rows_recorded),
+            "actual": str(facts.rows),
+        },
+    ]
+    columns: dict[str, dict[str, int]] = {}
+    if facts.exists:
+        for column in contract.columns:
+            if column.required:
+                assertions.append({"assertion": "not_null", "success": True, "severity": "error", "column": column.name})
+                columns.setdefault(column.name, {})["nullCount"] = 0
+        if len(contract.key) == 1 and not contract.has_history:
+            assertions.append({"assertion": "unique", "success": True, "severity": "error", "column": contract.key[0]})
+            columns.setdefault(contract.key[0], {})["distinctCount"] = facts.rows
+    assertions += [
+        {
+            "assertion": "custom_sql",
+            "name": rule.name,
+            "success": count == rule.must_be,
+            "severity": "error" if rule.severity == "error" else "warn",
+            "description": rule.description or None,
+            "expected": str(rule.must_be),
+            "actual": str(count),
+            "content": rule.query,
+            "contentType": "sql",
+        }
+        for rule, count in counts
+    ]
+    metrics = {"rowCount": facts.rows, "columnMetrics": columns} if facts.exists else None
+    return {"assertions": assertions, **({"metrics": metrics} if metrics else {})}

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,9 @@ from dopa_pipelines.ingest.settle import Reasons, settle_duplicates, settle_refe
 from dopa_pipelines.ingest.stream import Clock, Source, Stream, look_up
 from dopa_pipelines.ingest.tables import Changes, create_rows, ensure_tables, index_key, put_rows, views_on
 from dopa_pipelines.sources.batch import ORIGINAL, ROW
+from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse.work import Work
 
 Connection = psycopg.Connection[Any]
 Progress = Callable[[int], None]
@@ -61,6 +63,7 @@ class Delivery:
     problem: str | None = None
     write: int | None = None
     run_id: str = ""
+    work: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -473,6 +476,8 @@ class Load:
                         "file": self.delivery.file,
                         "sha256": delivery.sha256,
                         "rows_quarantined": delivery.rows_quarantined,
+                        **({"work": delivery.work} if delivery.work else {}),
+                        **described(contract, delivery.file, self.day),
                     },
                     ensure_ascii=False,
                 ),
@@ -554,6 +559,37 @@ def keep_contract(connection: Connection, contract: Contract) -> None:
         "insert into ops.contract (checksum, dataset, version, document) values (%s, %s, %s, %s) on conflict do nothing",
         (contract.checksum, contract.dataset, contract.version, contract.path.read_text("utf-8")),
     )
+
+
+def work_of(warehouse: Warehouse, contract: Contract, delivery: Delivery, day: date | None, parent_run_id: str | None) -> Work:
+    """That the load of ``delivery`` is going on; ``delivery`` takes its id."""
+    namespace, name = contract.feed
+    work = Work(
+        warehouse,
+        "load",
+        contract.table,
+        run_id=delivery.run_id,
+        parent_run_id=parent_run_id,
+        inputs=[{"namespace": namespace, "name": name}],
+        detail={
+            "code": {"checksum": contract.checksum, "path": _relative(contract.path)},
+            **described(contract, delivery.file, day),
+        },
+    )
+    delivery.work = work.id
+    return work
+
+
+def described(contract: Contract, file: str, day: date | None) -> dict[str, Any]:
+    """What is recorded of a load beside its counts: how it changes the table, and the time that the delivery is about."""
+    found: dict[str, Any] = {"mode": contract.load.mode}
+    start = day or contract.period_of(file)
+    if start is not None:
+        end = start + timedelta(days=1) if day is not None else (start + timedelta(days=31)).replace(day=1)
+        found["nominal_start"], found["nominal_end"] = (
+            datetime(moment.year, moment.month, moment.day, tzinfo=BANGKOK).isoformat() for moment in (start, end)
+        )
+    return found
 
 
 def _relative(path: Path) -> str:

@@ -31,7 +31,7 @@ from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
 from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import covering, same_key
-from dopa_pipelines.ingest.load import Delivery, Load, scope_of, take_turn
+from dopa_pipelines.ingest.load import Delivery, Load, scope_of, take_turn, work_of
 from dopa_pipelines.ingest.quarantine import NUMBER, SHEET, WAITS
 from dopa_pipelines.ingest.settle import settle_duplicates, settle_references
 from dopa_pipelines.ingest.stream import Clock
@@ -100,15 +100,17 @@ def replay(
                     result.sha256 = deposit.wait()
             else:
                 result.sha256 = _name(contract, rows)
-            work.enforce(rows)
-            result.seconds = clock.rounded()
-            if result.rows_loaded:
-                work.finish(result.seconds, why)
-                connection.commit()
-            else:
-                connection.rollback()
-                result.delivery = result.write = None
-                work.restore_views()
+            with work_of(warehouse, contract, result, None, None) as going:
+                work.enforce(rows)
+                result.seconds = clock.rounded()
+                if result.rows_loaded:
+                    work.finish(result.seconds, why)
+                    connection.commit()
+                    going.done()
+                else:
+                    connection.rollback()
+                    result.delivery = result.write = None
+                    work.restore_views()
         except Exception as error:
             if work.dropped_views and not connection.closed:
                 connection.rollback()

@@ -16,7 +16,7 @@ from dopa_pipelines.lineage.naming import DatasetName
 
 WriteKind = Literal["load", "model", "release", "migration"]
 NodeKind = Literal["feed", "table", "release", "external"]
-EdgeKind = Literal["delivery", "reference", "model", "release"]
+EdgeKind = Literal["delivery", "reference", "model", "release", "imported"]
 
 
 @dataclass(frozen=True, slots=True)

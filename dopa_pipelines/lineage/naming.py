@@ -78,16 +78,31 @@ class Identity:
         return None
 
     def canonical(self, namespace: str | None, name: str) -> DatasetName:
-        """The dataset for an element of ``lineage.write.inputs``.
+        """The dataset for an element of ``lineage.write.inputs``, or of another system's event.
 
         Without a namespace, the name is a write's target. Within ours, ``schema.table`` is understood as well
         as ``database.schema.table``: what a hand-written record abbreviates must not split the graph.
         """
         if not namespace:
             return self.of_target(name)
+        if namespace != self.namespace and _same_server(namespace, self.namespace):
+            namespace = self.namespace
         if namespace == self.namespace and name.count(".") == 1:
             return self.table(name)
         return DatasetName(namespace, name)
+
+
+def _same_server(one: str, other: str) -> bool:
+    """Whether two namespaces are one PostgreSQL server, which other systems write with other words for the scheme, capital
+    letters, an account or without the usual port."""
+    if not one.lower().startswith(("postgres://", "postgresql://")):
+        return False
+    try:
+        parts = [urlsplit(namespace) for namespace in (one, other)]
+        servers = {((part.hostname or "").lower(), part.port or 5432) for part in parts}
+    except ValueError:
+        return False
+    return len(servers) == 1 and other.startswith("postgres://")
 
 
 def release(publication: str) -> DatasetName:

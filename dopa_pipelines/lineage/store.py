@@ -123,7 +123,7 @@ left join ops.delivery d on d.id = (w.detail ->> 'delivery')::bigint
 
 
 def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION, at: datetime | None = None) -> Graph:
-    """The graph of datasets that the latest write of each makes, or made ``at`` a time.
+    """The graph of datasets that the latest write of each makes, or made ``at`` a time, with what other systems tell of them.
 
     Only what production wrote, unless another ``environment`` is asked for (None: all). A dropped table stays
     while something that is still there came from it; what there was at a time stays always.
@@ -145,9 +145,14 @@ def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION
             edges.append(Edge(source, dataset, _edge_kind(write.kind, source_kind)))
             if source_kind == "feed":
                 nodes[source] = Node(source, "feed", None, write)
+    if environment in (PRODUCTION, None):
+        from dopa_pipelines.lineage.importing import imported_graph
+
+        edges += [Edge(source, target, "imported") for source, target in imported_graph(conn, at=at)]
     for edge in edges:
-        if edge.source not in nodes:
-            nodes[edge.source] = Node(edge.source, _kind(named, edge.source), named.target(edge.source))
+        for name in (edge.source, edge.target):
+            if name not in nodes:
+                nodes[name] = Node(name, _kind(named, name), named.target(name))
     return _without_leftovers(nodes, edges) if at is None else Graph.of(nodes.values(), edges)
 
 
@@ -174,5 +179,5 @@ def _without_leftovers(nodes: dict[DatasetName, Node], edges: list[Edge]) -> Gra
             break
         edges = [edge for edge in edges if edge.target not in gone]
         nodes = {name: node for name, node in nodes.items() if name not in gone}
-    fed = {edge.source for edge in edges}
-    return Graph.of((node for name, node in nodes.items() if node.target or name in fed), edges)
+    told = {name for edge in edges for name in (edge.source, edge.target)}
+    return Graph.of((node for name, node in nodes.items() if node.target or name in told), edges)

@@ -55,6 +55,7 @@ from dopa_pipelines.publishing.rows import Snapshot, snapshot
 from dopa_pipelines.publishing.writers import WRITERS, Writer
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse.work import Work
 
 LATEST = "latest"
 _MANIFEST = "release.json"
@@ -105,24 +106,42 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
     """
     began = time.perf_counter()
     folder = settings.releases_path / publication.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _turn(folder), warehouse.connect(Role.LOADER) as ledger:
-            _recover(ledger, warehouse.cluster, folder, run_id)
-            temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            try:
-                with snapshot(warehouse, publication) as source:
-                    manifest = _prepare(temporary, publication, source, warehouse.cluster)
-                version, status = _settle(ledger, folder, temporary, publication, manifest, run_id)
-                if status == "unchanged":
-                    _note_unchanged(ledger, manifest, run_id)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise UserError(_no_writing(publication.name, folder, error)) from error
+    with Work(
+        warehouse,
+        "release",
+        release_target(publication.name),
+        run_id=run_id,
+        inputs=[{"name": publication.source}],
+        detail=_described(publication),
+    ) as work:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _turn(folder), warehouse.connect(Role.LOADER) as ledger:
+                _recover(ledger, warehouse.cluster, folder, run_id)
+                temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+                try:
+                    with snapshot(warehouse, publication) as source:
+                        manifest = _prepare(temporary, publication, source, warehouse.cluster)
+                    version, status = _settle(ledger, folder, temporary, publication, manifest, run_id, work.id)
+                    if status == "unchanged":
+                        _note_unchanged(ledger, manifest, run_id)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            raise UserError(_no_writing(publication.name, folder, error)) from error
     path = folder / version
     files = tuple(sorted(entry.name for entry in path.iterdir()))
     return Release(publication.name, version, path, manifest["rows"], files, status, time.perf_counter() - began)
+
+
+def _described(publication: Publication) -> dict[str, Any]:
+    """What events tell of the publication."""
+    return {
+        "documentation": f"{publication.title_th} / {publication.title_en}",
+        "owners": [{"name": f"team:{publication.contact.name}", "type": "contact"}],
+        "formats": list(publication.formats),
+        "code": {"checksum": publication.checksum, "path": f"assets/open_data/{publication.name}.yaml"},
+    }
 
 
 def seen_writes(ledger: psycopg.Connection, settings: Settings, publication: Publication) -> int:
@@ -238,6 +257,7 @@ def _settle(
     publication: Publication,
     manifest: dict[str, Any],
     run_id: str,
+    work: str,
 ) -> tuple[str, Literal["released", "unchanged"]]:
     """Make the prepared folder the latest release, unless the latest has the same content already."""
     digest = manifest["digest"]
@@ -246,19 +266,19 @@ def _settle(
     if out and (folder / out).is_dir() and _manifest(folder / out).get("digest") == digest:
         _verify(folder / out)
         if current is None:  # released from another warehouse: this one has no record of it
-            _record(ledger, folder / out, manifest, run_id, {"adopted": True})
+            _record(ledger, folder / out, manifest, run_id, {"adopted": True, "work": work})
         _point(folder, out)
         return out, "unchanged"
     version = _free_version(folder, manifest["created"][:10], digest)
     if (folder / version).exists():
         # The content of earlier today is back, after another went out in between.
         _verify(folder / version)
-        _record(ledger, folder / version, manifest, run_id, {"again": True})
+        _record(ledger, folder / version, manifest, run_id, {"again": True, "work": work})
     else:
         _finish(temporary, manifest, version)
         temporary.rename(folder / version)
         _flush_folder(folder)
-        _record(ledger, folder / version, manifest, run_id, {})
+        _record(ledger, folder / version, manifest, run_id, {"work": work})
     _point(folder, version)
     return version, "released"
 

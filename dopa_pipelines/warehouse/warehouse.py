@@ -58,6 +58,7 @@ class Warehouse:
         self.revision = revision
         self.state = state
         self._url = url
+        self._ledger: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @property
     def archive(self) -> Path:
@@ -79,6 +80,9 @@ class Warehouse:
         """Drop this process's hold on the embedded server, which stops when nobody holds it. Connections
         are yours to close.
         """
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
         if self.server is not None:
             self.server.leave()
 
@@ -87,6 +91,16 @@ class Warehouse:
         Raises ``UserError``.
         """
         return places.connect(self.layout.places[role], autocommit=autocommit, source=self.layout.source)
+
+    def ledger(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """The loader's connection that tells what work goes on, apart from the work's own; closed with the warehouse. In
+        autocommit: what it is told stays told. Raises ``UserError``.
+        """
+        if self._ledger is None or self._ledger.closed:
+            self._ledger = self.connect(Role.LOADER, autocommit=True)
+            # Its end means that this process is gone, however long a load takes.
+            self._ledger.execute("set idle_session_timeout = 0")
+        return self._ledger
 
     def url(self, role: Role, driver: str = "postgresql") -> str:
         """The URL of ``role``, with its password: for the environment of a child process, never for a log.

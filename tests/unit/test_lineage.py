@@ -9,9 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,10 +29,10 @@ from dopa_pipelines.lineage.naming import (
     without_credentials,
 )
 from dopa_pipelines.lineage.trace import TraceNode, as_json, as_tree, find, trace
+from tests.lineage.published import faults
 
 WHEN = datetime(2025, 11, 1, 20, 30, tzinfo=UTC)
 HERE = Identity("postgres://embedded-777:5432", "warehouse")
-SCHEMAS = Path(__file__).resolve().parents[2] / "../shared/openlineage"
 
 
 def table(target: str, *, rows: int = 5) -> Node:
@@ -349,41 +347,6 @@ def told(name: str, **changes: Any) -> list[dict[str, Any]]:
     from dopa_pipelines.lineage.openlineage import as_dict, events
 
     return [as_dict(event) for event in events(replace(writes()[name], **changes), context())]
-
-
-@cache
-def registry() -> Any:
-    if not SCHEMAS.is_dir():
-        pytest.skip("the published schemas are not here (../shared/openlineage)")
-    from referencing import Registry, Resource
-
-    documents = [json.loads(path.read_text()) for path in sorted(SCHEMAS.rglob("*.json"))]
-    return Registry().with_resources((document["$id"], Resource.from_contents(document)) for document in documents)
-
-
-def faults(event: dict[str, Any]) -> list[str]:
-    """What the published schemas say is wrong: of the event, and of each facet by its own schema."""
-    from jsonschema import Draft202012Validator, FormatChecker
-
-    def against(schema: str, value: Any) -> list[str]:
-        # `unevaluated` would reject what an older schema does not know; these are exact versions.
-        validator = Draft202012Validator({"$ref": schema}, registry=registry(), format_checker=FormatChecker())
-        return [f"{schema.rpartition('/')[2]} {error.json_path}: {error.message}" for error in validator.iter_errors(value)]
-
-    found = against("https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent", event)
-    kinds = {"run": "facets", "job": "facets"}
-    holders = [event[key][facets] for key, facets in kinds.items()]
-    for dataset in event["inputs"] + event["outputs"]:
-        holders += [dataset.get(key) or {} for key in ("facets", "inputFacets", "outputFacets")]
-    for key, facet in ((key, facet) for holder in holders for key, facet in holder.items()):
-        schema = facet["_schemaURL"]
-        found += against(schema, facet)
-        if not key.startswith("dopa_"):
-            # The key is the one that the facet's document declares.
-            document = registry().contents(schema.partition("#")[0])
-            if key not in document["properties"]:
-                found.append(f"{key} is not a key of {document['$id']}")
-    return found
 
 
 @pytest.mark.parametrize("name", ["load", "model", "release", "migration", "bare"])

@@ -1,0 +1,184 @@
+{#- That a model or the checks of a table began, and how they ended, outside the model's own transaction: what is rolled back is
+    known too. What was written is told by record_write (macros/lineage.sql), which names the same work.
+
+    Every model begins its work in a pre-hook before its transaction; the checks of a table begin with the commit of its model,
+    or of tests alone when the run starts. on-run-end ends what has no write: models that failed, and all checks. A dbt that
+    is killed is found by `dopa status` and the housekeeping sensor: nobody holds its turn. -#}
+{% macro begin_work() -%}
+    {%- if execute and flags.WHICH in work_commands() %}
+    select lineage.begin_work(
+        {{ quoted(work_id(model.unique_id)) }},
+        'model',
+        {{ quoted(this.schema ~ '.' ~ this.identifier) }},
+        {{ work_run() }},
+        {{ quoted(tojson(inputs_of(model))) }}::jsonb,
+        {{ quoted(tojson(described_model(model))) }}::jsonb,
+        {{ quoted(target.name) }},
+        {{ quoted(turn_name()) }}
+    );
+    commit
+    {%- endif -%}
+{%- endmacro %}
+
+
+{#- Of the model that was just built: its checks begin when it commits. -#}
+{% macro begin_checks() -%}
+    {%- if execute and flags.WHICH == 'build' and checked(model.unique_id) %}
+    {{ begin_check(model) }}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{#- Of what is only tested, not built. -#}
+{% macro begin_other_checks() -%}
+    {%- if execute and flags.WHICH in ('build', 'test') -%}
+    {%- set others = [] -%}
+    {%- for unique_id in tested_nodes() -%}
+        {%- if flags.WHICH == 'test' or unique_id not in selected_resources or not unique_id.startswith('model.') -%}
+            {%- do others.append(graph.nodes.get(unique_id) or graph.sources.get(unique_id)) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- for node in others if node %}
+    {{ begin_check(node) }};
+    {%- endfor -%}
+    {%- if others %}
+    commit
+    {%- endif -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{% macro begin_check(node) -%}
+    select lineage.begin_work(
+        {{ quoted(work_id('check ' ~ node.unique_id)) }},
+        'check',
+        {{ quoted(node.schema ~ '.' ~ (node.get('identifier') or node.alias)) }},
+        {{ work_run() }},
+        '[]',
+        {{ quoted(tojson({'unique_id': node.unique_id, 'invocation_id': invocation_id})) }}::jsonb,
+        {{ quoted(target.name) }},
+        {{ quoted(turn_name()) }}
+    )
+{%- endmacro %}
+
+
+{% macro end_work(results) -%}
+    {%- if execute and flags.WHICH in work_commands() + ['test'] -%}
+    {%- set began, ends, checks = [], [], {} -%}
+    {%- for result in results -%}
+        {%- set node, status = result.node, result.status | string -%}
+        {%- if node.resource_type == 'model' and status in ('error', 'runtime error') -%}
+            {#- One that could not even be compiled did not come as far as its pre-hook. -#}
+            {%- do began.append({
+                'work': work_id(node.unique_id), 'target': node.schema ~ '.' ~ node.alias, 'inputs': inputs_of(node),
+                'detail': described_model(node)
+            }) -%}
+            {%- do ends.append({
+                'work': work_id(node.unique_id), 'state': 'FAIL',
+                'detail': {'message': harmless(result.message), 'language': 'SQL'}
+            }) -%}
+        {%- elif node.resource_type == 'test' -%}
+            {%- for unique_id in node.depends_on.nodes -%}
+                {%- if unique_id not in checks -%}{%- do checks.update({unique_id: []}) -%}{%- endif -%}
+                {#- A test of two tables is of a column of the one that it is written at. -#}
+                {%- if status != 'skipped' -%}
+                    {%- set metadata = node.get('test_metadata') if node.get else node.test_metadata -%}
+                    {%- do checks[unique_id].append({
+                        'assertion': metadata.name if metadata else 'custom_sql',
+                        'name': node.name,
+                        'success': status in ('pass', 'success'),
+                        'error': harmless(result.message) if status in ('error', 'runtime error') else none,
+                        'column': node.column_name if metadata and node.attached_node in (none, unique_id) else none,
+                        'severity': node.config.severity | lower,
+                        'description': node.description or none,
+                        'expected': '0',
+                        'actual': result.failures | string if result.failures is not none else none
+                    }) -%}
+                {%- endif -%}
+            {%- endfor -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- for unique_id, assertions in checks.items() -%}
+        {%- set problems = assertions | selectattr('error') | map(attribute='error') | list -%}
+        {%- set state = 'ABORT' if not assertions else 'FAIL' if problems else 'COMPLETE' -%}
+        {%- set message = 'skipped: something that it needs failed' if not assertions else problems | first if problems else none -%}
+        {%- do ends.append({
+            'work': work_id('check ' ~ unique_id), 'state': state,
+            'detail': {'assertions': assertions, 'message': message, 'language': 'SQL'}
+        }) -%}
+    {%- endfor -%}
+    {%- if began %}
+    select lineage.begin_work(
+        (began.work ->> 'work')::uuid, 'model', began.work ->> 'target', {{ work_run() }}, began.work -> 'inputs',
+        began.work -> 'detail', {{ quoted(target.name) }}, {{ quoted(turn_name()) }}
+    )
+    from jsonb_array_elements({{ quoted(tojson(began)) }}::jsonb) as began (work);
+    {%- endif -%}
+    {%- if ends %}
+    select lineage.end_work((ends.work ->> 'work')::uuid, ends.work ->> 'state', jsonb_strip_nulls(ends.work -> 'detail'))
+    from jsonb_array_elements({{ quoted(tojson(ends)) }}::jsonb) as ends (work);
+    commit
+    {%- endif -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{% macro work_commands() -%}
+    {{ return(['run', 'build', 'retry', 'clone']) }}
+{%- endmacro %}
+
+
+{#- The id of a node's work in this invocation: a UUID of version 7 that both its beginning and its write can compute. -#}
+{% macro work_id(name) -%}
+    {%- set digest = local_md5(invocation_id ~ ' ' ~ name) -%}
+    {%- set moment = '%012x' % ((run_started_at.timestamp() * 1000) | int) -%}
+    {{ return(moment[:8] ~ '-' ~ moment[8:] ~ '-7' ~ digest[:3] ~ '-a' ~ digest[3:6] ~ '-' ~ digest[6:18]) }}
+{%- endmacro %}
+
+
+{#- Run and parent run, as record_write has them. -#}
+{% macro work_run() -%}
+    {{ quoted(env_var('DOPA_RUN_ID', '') or invocation_id) }},
+    {{ quoted(env_var('DOPA_PARENT_RUN_ID')) if env_var('DOPA_PARENT_RUN_ID', '') else 'null' }}
+{%- endmacro %}
+
+
+{#- What events tell of a model beside its SQL. -#}
+{% macro described_model(node) -%}
+    {{ return({
+        'unique_id': node.unique_id,
+        'invocation_id': invocation_id,
+        'materialized': node.config.materialized,
+        'documentation': node.description or none,
+        'owner': (node.config.get('meta') or {}).get('owner'),
+        'code': {'path': 'dbt_project/' ~ node.original_file_path}
+    }) }}
+{%- endmacro %}
+
+
+{#- Nodes that the selected tests read. -#}
+{% macro tested_nodes() -%}
+    {%- set found = [] -%}
+    {%- for unique_id in selected_resources if unique_id.startswith('test.') -%}
+        {%- for read in graph.nodes[unique_id].depends_on.nodes if read not in found -%}
+            {%- do found.append(read) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{%- endmacro %}
+
+
+{% macro checked(unique_id) -%}
+    {%- for test in selected_resources if test.startswith('test.') and unique_id in graph.nodes[test].depends_on.nodes -%}
+        {%- if loop.first -%}{{ return(true) }}{%- endif -%}
+    {%- endfor -%}
+    {{ return(false) }}
+{%- endmacro %}
+
+
+{#- A failure without the values that PostgreSQL quotes: its first two lines, nothing quoted, no long numbers. -#}
+{% macro harmless(message) -%}
+    {%- set text = ((message or '') | string).strip().split('\n')[:2] | join(' ') -%}
+    {%- set text = modules.re.sub('(: |=|value |for )("[^"]*"|\'[^\']*\'|[(][^)]*[)])', '\\1…', text) -%}
+    {{ return(modules.re.sub('[0-9๐-๙][0-9๐-๙ -]{3,}[0-9๐-๙]', '…', text)) }}
+{%- endmacro %}
