@@ -19,6 +19,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from dopa_pipelines.code import commit
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected
 from dopa_pipelines.ingest.archive import Deposit, place_of
@@ -451,9 +452,33 @@ class Load:
             (
                 self.contract.table,
                 self.delivery.run_id,
-                json.dumps({"checksum": self.contract.checksum, "path": self.contract.path.name}),
+                json.dumps(code_of(self.contract)),
                 self.contract.version,
                 json.dumps({"changes": changes}, ensure_ascii=False),
+            ),
+        )
+        # Views on a renamed column have another definition now, those on a retyped one are gone: that, too, was no hand.
+        self.connection.execute(
+            """
+            select lineage.record_write(
+                'migration', v.target, p_run_id => %s, p_environment => (
+                    select environment from lineage.write w where w.target = v.target order by w.id desc limit 1
+                ),
+                p_detail => jsonb_build_object('because_of', %s::text)
+                    || case when to_regclass(v.name) is null then '{"dropped": true}' else '{}' end::jsonb
+            )
+            from (
+                select name, definition, array_to_string(parse_ident(name), '.') as target
+                from unnest(%s::text[], %s::text[]) as given (name, definition)
+            ) v
+            where pg_get_viewdef(to_regclass(v.name)) is distinct from v.definition
+                and exists (select from lineage.write w where w.target = v.target)
+            """,
+            (
+                self.delivery.run_id,
+                self.contract.table,
+                [name for name, _ in self.views],
+                [definition for _, definition in self.views],
             ),
         )
 
@@ -471,7 +496,7 @@ class Load:
                 contract.table,
                 delivery.run_id,
                 parent_run_id,
-                json.dumps({"checksum": contract.checksum, "path": _relative(contract.path)}),
+                json.dumps(code_of(contract)),
                 contract.version,
                 json.dumps(inputs, ensure_ascii=False),
                 delivery.rows_read,
@@ -550,6 +575,9 @@ def keep_contract(connection: Connection, contract: Contract) -> None:
     )
 
 
-def _relative(path: Path) -> str:
-    """A contract's path as it is recorded: from the folder of its bureau, never a machine's own."""
-    return "/".join(path.parts[-2:])
+def code_of(contract: Contract) -> dict[str, Any]:
+    """What a load was done by, for its record: the contract's checksum and path, and the commit of the code where it is known.
+
+    The path is from the folder of its bureau, never a machine's own.
+    """
+    return {"checksum": contract.checksum, "path": "/".join(contract.path.parts[-2:]), **commit()}

@@ -26,7 +26,7 @@ from dopa_pipelines.ingest.encode import Encoder
 from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 from dopa_pipelines.ingest.history import apply_snapshot, next_snapshot
-from dopa_pipelines.ingest.load import take_turn
+from dopa_pipelines.ingest.load import code_of, take_turn
 from dopa_pipelines.ingest.replay import batches_of, in_names
 from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
 from dopa_pipelines.ingest.tables import DropViews, Renames, ensure_tables, type_sql
@@ -408,7 +408,7 @@ class _Rebuild:
             (
                 self.contract.table,
                 self.contract.version,
-                json.dumps({"checksum": self.contract.checksum}),
+                json.dumps(code_of(self.contract)),
                 self.result.rows + self.result.missing - self.result.extra,
                 json.dumps({"rebuild": True, "deliveries": self.result.deliveries}),
             ),

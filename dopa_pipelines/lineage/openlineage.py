@@ -130,7 +130,7 @@ def run_uuid(cluster: str, write_id: int, written_at: datetime) -> str:
 
 
 def job_name(write: PendingWrite) -> str:
-    """``ingest.<dataset>``, ``dbt.<model unique id>``, ``publish.<publication>`` or ``migrate.<dataset>``."""
+    """``ingest.<dataset>``, ``dbt.<model unique id>``, ``publish.<publication>``, ``migrate.<dataset>`` or ``rebase.<dataset>``."""
     bare = write.target.partition(":" if write.kind == "release" else ".")[2] or write.target
     match write.kind:
         case "load":
@@ -141,6 +141,8 @@ def job_name(write: PendingWrite) -> str:
             return f"publish.{bare}"
         case "migration":
             return f"migrate.{bare}"
+        case "rebase":
+            return f"rebase.{bare}"
 
 
 def events(write: PendingWrite, context: Context) -> list[RunEvent]:
@@ -294,7 +296,7 @@ def _run_facets(write: PendingWrite, context: Context) -> dict[str, RunFacet]:
     return facets
 
 
-_JOB_TYPES = {"load": "LOAD", "model": "MODEL", "release": "RELEASE", "migration": "MIGRATION"}
+_JOB_TYPES = {"load": "LOAD", "model": "MODEL", "release": "RELEASE", "migration": "MIGRATION", "rebase": "REBASE"}
 
 
 def _engine(write: PendingWrite, context: Context) -> processing_engine_run.ProcessingEngineRunFacet:
@@ -302,7 +304,7 @@ def _engine(write: PendingWrite, context: Context) -> processing_engine_run.Proc
     told = write.detail.get("engine")
     if isinstance(told, Mapping) and told.get("version"):
         name, number = told.get("name"), str(told["version"])
-    elif write.kind in ("model", "migration"):
+    elif write.kind in ("model", "migration", "rebase"):
         name, number = "PostgreSQL", context.server_version
     else:
         name, number = "dopa-pipelines", _VERSION

@@ -39,6 +39,7 @@ import psycopg
 import pyarrow as pa
 from psycopg.types.json import Jsonb
 
+from dopa_pipelines.code import commit
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.naming import release_target
 from dopa_pipelines.lineage.store import record_write
@@ -358,7 +359,7 @@ def _record(ledger: psycopg.Connection, path: Path, manifest: dict[str, Any], ru
         kind="release",
         target=release_target(name),
         run_id=run_id,
-        code={"checksum": manifest["publication_checksum"], "path": f"assets/open_data/{name}.yaml"},
+        code={"checksum": manifest["publication_checksum"], "path": f"assets/open_data/{name}.yaml", **commit()},
         version=manifest["publication_version"],
         inputs=inputs,
         rows_in=manifest["rows"],
