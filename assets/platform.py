@@ -63,17 +63,19 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
 
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
-    """Make OpenLineage events of the run's writes. They can be made later, too: a failure here fails no run."""
+    """Make OpenLineage events of the run's writes and seal them. Both can be done later, too: a failure here fails no run."""
     from dopa_pipelines.lineage.openlineage import record_events
     from dopa_pipelines.lineage.owners import owners_of
+    from dopa_pipelines.lineage.seal import BRIEF, seal
 
     try:
         with platform.warehouse.connect() as connection:
             record_events(connection, owners=owners_of(load_contracts(platform.settings.contracts)))
             connection.commit()
+        seal(platform.warehouse, seconds=BRIEF)
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
-            context.log.warning(f"the run's lineage events were not recorded; the next run makes up for it: {error}")
+            context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")
 
 
 def report(asset: str, state: str, **facts: Any) -> None:

@@ -43,24 +43,24 @@
 {%- endmacro %}
 
 
-{#- Pre-hook outside the model's transaction, which then begins as one that sees a single moment: the inputs recorded are the
-    inputs read, also when a load commits while the model is built. dbt opens a connection for each model. -#}
-{% macro one_snapshot() -%}
-    set session characteristics as transaction isolation level repeatable read
-{%- endmacro %}
+{#- Pre-hook outside a transaction, which begins the model's own as one that sees a single moment: the inputs recorded are the
+    inputs read, also when a load commits while the model is built.
 
+    It begins the transaction itself: dbt-postgres leaves that to psycopg2, which takes the `commit` that dbt sends before such
+    hooks for a statement like any other and begins none afterwards.
 
-{#- Pre-hook at the beginning of the transaction: what it reads is locked (against being dropped or replaced, not against
-    readers) before its snapshot is taken. A load that replaces a table whole, waited for afterwards, would leave the
-    snapshot without a row of it. A view reads nothing when it is made. -#}
-{% macro lock_inputs() -%}
+    What is read is locked (against being replaced, not against readers or writers of rows) before the snapshot is taken. A load
+    that replaces a table whole, waited for afterwards, would leave the snapshot without a row of it. A view reads nothing when it
+    is made. -#}
+{% macro begin_snapshot() -%}
+    begin isolation level repeatable read
     {%- if execute and model.config.materialized != 'view' -%}
         {%- set names = [] -%}
         {%- for input in inputs_of(model) -%}
             {%- do names.append(adapter.quote(input.schema) ~ '.' ~ adapter.quote(input.get('identifier') or input.alias)) -%}
         {%- endfor -%}
         {%- if names -%}
-            lock table {{ names | unique | sort | join(', ') }} in access share mode
+            ; lock table {{ names | unique | sort | join(', ') }} in access share mode
         {%- endif -%}
     {%- endif -%}
 {%- endmacro %}

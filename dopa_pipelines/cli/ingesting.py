@@ -69,6 +69,7 @@ def ingest_command(
     from dopa_pipelines.ingest import arrivals, ingest
     from dopa_pipelines.lineage.openlineage import record_events
     from dopa_pipelines.lineage.owners import owners_of
+    from dopa_pipelines.lineage.seal import BRIEF, seal
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.sources import fetch, is_fetched
     from dopa_pipelines.warehouse import open_warehouse
@@ -107,6 +108,7 @@ def ingest_command(
         with warehouse.connect() as connection:
             record_events(connection, owners=owners_of([contract]))
             connection.commit()
+        seal(warehouse, seconds=BRIEF)
     if as_json:
         shown = [item.as_json() for item in deliveries]
         print_json(shown[0] if path is not None or len(shown) == 1 else shown)

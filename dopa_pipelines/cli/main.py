@@ -22,6 +22,7 @@ from dopa_pipelines.cli import (
     running,
     standing,
     tracing,
+    verifying,
 )
 from dopa_pipelines.cli.console import fail
 from dopa_pipelines.errors import UserError
@@ -45,6 +46,7 @@ quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)
 lineage.add_to(app)
+verifying.add_to(app)
 
 
 def _run() -> None:

@@ -25,6 +25,7 @@ def publish_command(
     from dopa_pipelines.documents import did_you_mean
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.lineage.openlineage import record_events
+    from dopa_pipelines.lineage.seal import BRIEF, seal
     from dopa_pipelines.publishing import load_publications, publish
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
@@ -47,6 +48,7 @@ def publish_command(
         with warehouse.connect() as connection:
             record_events(connection)
             connection.commit()
+        seal(warehouse, seconds=BRIEF)
     if as_json:
         print_json({"releases": [release.as_dict() for release in releases], "problems": problems})
     else:

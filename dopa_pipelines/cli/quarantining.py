@@ -165,6 +165,7 @@ def replay_command(
     from dopa_pipelines.ingest import replay
     from dopa_pipelines.lineage.openlineage import record_events
     from dopa_pipelines.lineage.owners import owners_of
+    from dopa_pipelines.lineage.seal import BRIEF, seal
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -177,6 +178,7 @@ def replay_command(
         with warehouse.connect() as connection:
             record_events(connection, owners=owners_of([contract]))
             connection.commit()
+        seal(warehouse, seconds=BRIEF)
     if as_json:
         print_json(result.as_json())
         return

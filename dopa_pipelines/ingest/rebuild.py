@@ -413,6 +413,18 @@ class _Rebuild:
                 json.dumps({"rebuild": True, "deliveries": self.result.deliveries}),
             ),
         )
+        # What it holds of each delivery is what the rebuild gave it.
+        self.connection.execute(
+            sql.SQL(
+                """
+                with held as (select _delivery_id as id, count(*) as rows from {} group by 1)
+                update ops.delivery d set rows_held = coalesce(held.rows, 0)
+                from ops.delivery o left join held on held.id = o.id
+                where o.id = d.id and d.dataset = %s and d.rows_held is distinct from coalesce(held.rows, 0)
+                """
+            ).format(self.table),
+            (self.contract.dataset,),
+        )
         self.result.applied = True
 
 

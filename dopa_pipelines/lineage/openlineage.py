@@ -130,7 +130,8 @@ def run_uuid(cluster: str, write_id: int, written_at: datetime) -> str:
 
 
 def job_name(write: PendingWrite) -> str:
-    """``ingest.<dataset>``, ``dbt.<model unique id>``, ``publish.<publication>``, ``migrate.<dataset>`` or ``rebase.<dataset>``."""
+    """``ingest.<dataset>``, ``dbt.<model unique id>``, ``publish.<publication>``, ``migrate.<dataset>`` or"
+    " ``rebase.<dataset>``."""
     bare = write.target.partition(":" if write.kind == "release" else ".")[2] or write.target
     match write.kind:
         case "load":

@@ -1,17 +1,17 @@
 """The sealing of what was recorded: hashes over events and writes, digests of tables, and the anchor outside the database.
 
-Belongs here: what happens to a record after it was committed. Does not belong here: how hashes and digests are computed (functions
-of the warehouse, see its migration ``r0006``) and what they prove (``verify``).
+Belongs here: what happens to a record after it was committed. Does not belong here: how hashes and digests are computed
+(functions of the warehouse, see its migration ``r0006``) and what they prove (``verify``).
 
 Sealing is never in a writer's way: it reads what is committed, and what it does not get to now it does the next time. Each seal
-is a hash over the one before, over the event and over the row of ``lineage.write`` that the event tells of. Whoever may change the
-database may compute all of them anew, so the last one is written down outside it as well: in ``<state>/anchors/lineage.jsonl`` and in
-the ``release.json`` of every release.
+is a hash over the one before, over the event and over the row of ``lineage.write`` that the event tells of. Whoever may change
+the database may compute all of them anew, so the last one is written down outside it as well: in
+``<state>/anchors/lineage.jsonl`` and in the ``release.json`` of every release.
 
-A digest of a table is the sum, over its rows, of the first and of the second eight bytes of the row's SHA-256: the order of the rows
-does not matter, and a row changed by mistake or by hand leaves both sums as they were with a probability of 2^-128. Who wanted to
-find rows that keep them would have to compute very many, to keep the number of rows and their transactions as well, and could not
-touch what the digest says, which is sealed itself.
+A digest of a table is the sum, over its rows, of the first and of the second eight bytes of the row's SHA-256: the order of the
+rows does not matter, and a row changed by mistake or by hand leaves both sums as they were with a probability of 2^-128. Who
+wanted to find rows that keep them would have to compute very many, to keep the number of rows and their transactions as well, and
+could not touch what the digest says, which is sealed itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.store import PRODUCTION
 from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
@@ -79,7 +80,7 @@ def seal(warehouse: Warehouse, *, seconds: float | None = None) -> Sealed:
     """Seal what was recorded and committed, take the digests that are missing, and anchor the head.
 
     ``seconds``: what digests may take, the smallest tables first; None: as long as it needs. Call it after events were recorded.
-    Raises OSError where the anchor cannot be written; the seals stay, and the next sealing anchors them.
+    Raises UserError where the anchor cannot be written; the seals stay, and the next sealing anchors them.
     """
     with warehouse.connect(Role.TRANSFORMER, autocommit=True) as connection:
         seals = _seal_pending(connection)
@@ -88,14 +89,22 @@ def seal(warehouse: Warehouse, *, seconds: float | None = None) -> Sealed:
             seals += _seal_pending(connection)
         found = head(connection)
     if found is not None:
-        _anchor(anchor_file(warehouse.state), found)
+        path = anchor_file(warehouse.state)
+        try:
+            _anchor(path, found)
+        except OSError as error:
+            raise UserError(
+                f"{path}, which proves what was recorded, cannot be written ({error.strerror or error}); see to its disk and"
+                " rights, and run `dopa lineage seal`: everything else is done"
+            ) from error
     return Sealed(seals, taken, tuple(waits), found)
 
 
 def head(connection: psycopg.Connection[Any]) -> Head | None:
     """The last seal; None before the first."""
     row = connection.execute(
-        "select i.value, s.seq, s.hash from lineage.identity i, lineage.seal s where i.key = 'cluster' order by s.seq desc limit 1"
+        "select i.value, s.seq, s.hash from lineage.identity i, lineage.seal s where i.key = 'cluster' order by s.seq desc limit"
+        " 1"
     ).fetchone()
     return Head(*row) if row else None
 

@@ -188,6 +188,8 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
         "cluster": cluster,
         "source": publication.source,
         "source_writes": source.writes,
+        # Whoever holds the release can show that what was recorded until then is still there.
+        "lineage": source.head.as_json() if source.head else None,
         "columns": [
             {"name": column.name, "type": column.type, "description": f"{column.description_en} / {column.description_th}"}
             for column in publication.columns
