@@ -84,7 +84,7 @@ def seal(warehouse: Warehouse, *, seconds: float | None = None) -> Sealed:
     """
     with warehouse.connect(Role.TRANSFORMER, autocommit=True) as connection:
         seals = _seal_pending(connection)
-        taken, waits = _take_digests(connection, seconds)
+        taken, waits = _take_digests(warehouse, connection, seconds)
         if taken:
             seals += _seal_pending(connection)
         found = head(connection)
@@ -114,43 +114,58 @@ def _seal_pending(connection: psycopg.Connection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-# Tables whose last write has no digest. Targets are stepped through on the index, as in the store.
+# Tables that changed since their last digest, those of rejected rows among them. Targets are stepped through on the index, as in
+# the store.
 _UNDIGESTED = """
 with recursive targets as (
     (select w.target from lineage.write w order by w.target limit 1)
     union all
     select (select w.target from lineage.write w where w.target > t.target order by w.target limit 1)
     from targets t where t.target is not null
+), tables as (
+    select t.target from targets t where t.target is not null and t.target !~ '^(release:|quarantine[.])'
+    union all
+    select 'quarantine.' || substr(t.target, 5) from targets t where starts_with(t.target, 'raw.')
 )
 select t.target, n.nspname, c.relname, coalesce(
-    (select sum(d.rows_held) from ops.delivery d where n.nspname = 'raw' and d.dataset = c.relname), l.rows_out, 0
+    (
+        select sum(case n.nspname when 'raw' then d.rows_held else d.rows_quarantined end)
+        from ops.delivery d where n.nspname in ('raw', 'quarantine') and d.dataset = c.relname
+    ),
+    l.rows_out, 0
 )::bigint as rows
-from targets t
-cross join lateral (
-    select w.id, w.environment, w.rows_out from lineage.write w where w.target = t.target order by w.id desc limit 1
-) l
+from tables t
 join pg_catalog.pg_namespace n on n.nspname = split_part(t.target, '.', 1)
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = substr(t.target, strpos(t.target, '.') + 1)
-where l.environment = %s and c.relkind in ('r', 'p', 'm') and not exists (select from lineage.digest d where d.write_id = l.id)
+cross join lateral (
+    select w.environment, w.rows_out from lineage.write w
+    where w.target in (t.target, regexp_replace(t.target, '^quarantine[.]', 'raw.')) order by w.id desc limit 1
+) l
+where l.environment = %s and c.relkind in ('r', 'p', 'm') and (lineage.standing_digest(t.target)).v_digest is null
 order by rows, t.target
 """
 
 
-def _take_digests(connection: psycopg.Connection[Any], seconds: float | None) -> tuple[int, list[str]]:
+def _take_digests(warehouse: Warehouse, connection: psycopg.Connection[Any], seconds: float | None) -> tuple[int, list[str]]:
     """Take digests; returns their number and the tables that have to wait."""
     began = time.monotonic()
     taken, waits = 0, []
-    for target, schema, table, rows in connection.execute(_UNDIGESTED, (PRODUCTION,)).fetchall():
-        if seconds is not None and time.monotonic() - began + rows / _ROWS_A_SECOND > seconds:
-            waits.append(target)
-            continue
-        try:
-            with one_moment(connection, schema, table):
-                found = connection.execute("select lineage.take_digest(%s)", (target,)).fetchone()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable):
-            waits.append(target)
-        else:
-            taken += bool(found and found[0] is not None)
+    wanted = connection.execute(_UNDIGESTED, (PRODUCTION,)).fetchall()
+    if not wanted:
+        return 0, []
+    with warehouse.connect(Role.LOADER, autocommit=True) as loader:
+        for target, schema, table, rows in wanted:
+            if seconds is not None and time.monotonic() - began + rows / _ROWS_A_SECOND > seconds:
+                waits.append(target)
+                continue
+            reader = loader if schema == "quarantine" else connection
+            try:
+                with one_moment(reader, schema, table):
+                    found = reader.execute("select lineage.take_digest(%s)", (target,)).fetchone()
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable):
+                waits.append(target)
+            else:
+                taken += bool(found and found[0] is not None)
     return taken, waits
 
 

@@ -117,7 +117,7 @@ def rebase(warehouse: Warehouse, releases: Path, why: str, dataset: str | None =
     Of ``dataset``, or of all tables that need it; returns them. Each must hold, by its digest, what it held after its last
     recorded write, and the records themselves must be intact. A table that is gone is recorded as dropped. Where a backup was
     restored that is older than the last anchor, the loss is written down beside the anchors. Raises UserError where one of them
-    is otherwise; then none is rebased.
+    is otherwise; then no table is rebased, though those of rejected rows may be.
     """
     state = warehouse.state
     done: list[str] = []
@@ -129,33 +129,39 @@ def rebase(warehouse: Warehouse, releases: Path, why: str, dataset: str | None =
         wrong = [item for item in records.findings if item.code != "anchor_ahead"]
         if wrong:
             raise UserError(f"The records themselves are not as they were sealed, so they prove nothing: {wrong[0].message}")
-        chosen = [item for item in _targets(connection, target) if item.target == target or _needs_rebase(connection, item)]
-        with connection.transaction():
-            # Locks before the snapshot, see one_moment.
-            connection.execute("set transaction isolation level repeatable read")
-            for item in chosen:
-                if item.kind:
-                    name = sql.Identifier(item.schema, item.name)
-                    connection.execute(sql.SQL("lock table {} in access share mode").format(name))
-            for item in chosen:
-                try:
-                    connection.execute("select lineage.rebase(%s, %s)", (item.target, why))
-                except psycopg.errors.lookup("P0001") as error:
-                    raise UserError(f"{item.target} is not rebased: {error.diag.message_primary}") from error
-                except psycopg.DatabaseError as error:
-                    if error.sqlstate != "DP001":
-                        raise
-                    raise UserError(
-                        f"{item.target} is not rebased: {error.diag.message_primary}; load or build it anew, which records who"
-                        " did it"
-                    ) from error
-                done.append(item.target)
+        tables = _targets(connection, target)
+        rejected = _rejected(connection, tables)
+        chosen = [item for item in tables if (item.kind is None and target) or _needs_rebase(connection, item)]
+        with warehouse.connect(Role.LOADER, autocommit=True) as loader:
+            # Rejected rows first: what they are compared with is what the writes of their dataset left.
+            done += _rebase(loader, [item for item in rejected if _needs_rebase(loader, item)], why)
+            done += _rebase(connection, chosen, why)
         found = head(connection)
     if ahead and found is not None:
         anchor_loss(state, found, why)
         done.append("the anchors")
     seal(warehouse)
     return done
+
+
+def _rebase(connection: Connection, chosen: list[_Written], why: str) -> list[str]:
+    """All of them in one transaction, whose locks come before its snapshot."""
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read")
+        for item in chosen:
+            if item.kind:
+                name = sql.Identifier(item.schema, item.name)
+                connection.execute(sql.SQL("lock table {} in access share mode").format(name))
+        for item in chosen:
+            try:
+                connection.execute("select lineage.rebase(%s, %s)", (item.target, why))
+            except psycopg.DatabaseError as error:
+                if error.sqlstate != "DP001":
+                    raise
+                raise UserError(
+                    f"{item.target} is not rebased: {error.diag.message_primary}; load or build it anew, which records who did it"
+                ) from error
+    return [item.target for item in chosen]
 
 
 # Tables and views
@@ -235,8 +241,9 @@ def _written(warehouse: Warehouse, connection: Connection, verdict: Verdict, wri
     try:
         with one_moment(connection, written.schema, written.name):
             _table(connection, verdict, written)
-        if written.delivered:
-            _quarantine(warehouse, verdict, written)
+        for rejected in _rejected(connection, [written]):
+            with warehouse.connect(Role.LOADER, autocommit=True) as loader, one_moment(loader, rejected.schema, rejected.name):
+                _table(loader, verdict, rejected)
     except psycopg.errors.LockNotAvailable:
         verdict.notes.append(f"{written.target} is being replaced just now and was not looked at; ask again when that has ended")
     except psycopg.errors.UndefinedTable:
@@ -328,27 +335,19 @@ def _foreign(connection: Connection, targets: list[str], xmins: Iterable[int]) -
 
 def _table(connection: Connection, verdict: Verdict, written: _Written) -> None:
     target = written.target
+    rejected = written.schema == "quarantine"
     row = connection.execute(
-        """
-        select max(w.id), d.rows, d.digest, to_char(d.taken_at, 'YYYY-MM-DD HH24:MI'), (
-            select o.rows_out from lineage.write o where o.target = %s and o.rows_out is not null order by o.id desc limit 1
-        )
-        from lineage.write w
-        left join lineage.digest d on d.write_id = (select max(id) from lineage.write where target = %s)
-        where w.target = %s group by d.rows, d.digest, d.taken_at
-        """,
-        (target, target, target),
+        "select v_write, v_rows, v_digest, to_char(v_taken_at, 'YYYY-MM-DD HH24:MI') from lineage.standing_digest(%s)", (target,)
     ).fetchone()
     assert row is not None
-    write, rows, digest, taken, rows_out = row
-    scan = _scan(
-        connection, written.schema, written.name, "_delivery_id" if written.delivered else None, hashed=digest is not None
-    )
+    write, rows, digest, taken = row
+    by = "delivery_id" if rejected else "_delivery_id" if written.delivered else None
+    scan = _scan(connection, written.schema, written.name, by, hashed=digest is not None)
     verdict.rows += scan.rows
     if digest is None:
         verdict.notes.append(f"{target} has no digest since write {write} yet; `dopa lineage seal` takes it")
     before = len(verdict.findings)
-    foreign = _foreign(connection, [target], scan.xmins)
+    foreign = _foreign(connection, [target, *([f"raw.{written.name}"] if rejected else [])], scan.xmins)
     same = digest is not None and (scan.rows, scan.digest) == (rows, digest)
     if foreign and same:
         count = sum(scan.xmins[xmin] for xmin in foreign)
@@ -361,16 +360,20 @@ def _table(connection: Connection, verdict: Verdict, written: _Written) -> None:
         )
     else:
         _tell_foreign(verdict, target, scan, foreign)
-    if written.delivered:
-        _deliveries(connection, verdict, target, scan)
-    elif rows_out is not None and scan.rows != rows_out:
-        _tell_count(verdict, target, scan.rows, rows_out, f"its last write recorded {rows_out:,}")
+    if by:
+        _deliveries(connection, verdict, written, scan)
+    else:
+        found = connection.execute(
+            "select rows_out from lineage.write where target = %s and rows_out is not null order by id desc limit 1", (target,)
+        ).fetchone()
+        if found and scan.rows != found[0]:
+            _tell_count(verdict, target, scan.rows, found[0], f"its last write recorded {found[0]:,}")
     if digest is not None and not same and len(verdict.findings) == before:
         verdict.add(
             "digest",
             target,
-            f"The values of {target} are not those that it had after write {write} (digest taken {taken}), though its rows are"
-            " as many and of recorded transactions: it was changed past the server; restore it, or load or build it anew",
+            f"The values of {target} are not those that it had after write {write} (digest taken {taken}), though its rows are as"
+            " many and of recorded transactions: it was changed past the server; restore it, or load or build it anew",
         )
 
 
@@ -402,49 +405,40 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 
-def _deliveries(connection: Connection, verdict: Verdict, target: str, scan: _Scan) -> None:
-    held = dict(
+def _deliveries(connection: Connection, verdict: Verdict, written: _Written, scan: _Scan) -> None:
+    """Rows by delivery. Of rejected rows, retention may take the values, nothing the place."""
+    counted = "rows_quarantined" if written.schema == "quarantine" else "rows_held"
+    held: dict[int | None, int] = dict(
         connection.execute(
-            "select id, rows_held from ops.delivery where dataset = %s and rows_held <> 0", (target.partition(".")[2],)
+            sql.SQL("select id, {0} from ops.delivery where dataset = %s and status = 'loaded' and {0} <> 0").format(
+                sql.Identifier(counted)
+            ),
+            (written.name,),
         ).fetchall()
     )
-    differ = [number for number in sorted(held.keys() | scan.deliveries.keys(), key=lambda n: n or 0)
-              if held.get(number, 0) != scan.deliveries.get(number, 0)]  # fmt: skip
+    numbers = sorted(held.keys() | scan.deliveries.keys(), key=lambda number: number or 0)
+    differ = [number for number in numbers if held.get(number, 0) != scan.deliveries.get(number, 0)]
     for number in differ[:SHOWN]:
-        there, expected = scan.deliveries.get(number, 0), held.get(number, 0)
-        _tell_count(verdict, target, there, expected, f"of delivery {number}, ops.delivery says {expected:,}")
+        expected = held.get(number, 0)
+        recorded = f"of delivery {number}, ops.delivery says {expected:,}"
+        _tell_count(verdict, written.target, scan.deliveries.get(number, 0), expected, recorded)
     if len(differ) > SHOWN:
-        verdict.add("row_count", target, f"{len(differ) - SHOWN:,} more deliveries hold other numbers of rows of {target}")
+        more = f"{len(differ) - SHOWN:,} more deliveries hold other numbers of rows of {written.target}"
+        verdict.add("row_count", written.target, more)
 
 
-def _quarantine(warehouse: Warehouse, verdict: Verdict, written: _Written) -> None:
-    """The rejected rows of a dataset, by transaction and number: retention may take their values, nothing their place."""
-    table = f"quarantine.{written.name}"
-    with warehouse.connect(Role.LOADER, autocommit=True) as connection:
-        there = connection.execute(
-            "select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'quarantine' and c.relname"
-            " = %s",
-            (written.name,),
-        ).fetchone()
-        if there is None:
-            return
-        with one_moment(connection, "quarantine", written.name):
-            scan = _scan(connection, "quarantine", written.name, "delivery_id", hashed=False)
-            _tell_foreign(verdict, table, scan, _foreign(connection, [written.target, table], scan.xmins))
-            expected = dict(
-                connection.execute(
-                    "select id, rows_quarantined from ops.delivery"
-                    " where dataset = %s and status = 'loaded' and rows_quarantined > 0",
-                    (written.name,),
-                ).fetchall()
-            )
-    verdict.rows += scan.rows
-    for number in sorted(expected.keys() | {number for number in scan.deliveries if number is not None}):
-        if scan.deliveries.get(number, 0) != expected.get(number, 0):
-            count = expected.get(number, 0)
-            _tell_count(
-                verdict, table, scan.deliveries.get(number, 0), count, f"of delivery {number}, ops.delivery says {count:,}"
-            )
+def _rejected(connection: Connection, written: Iterable[_Written]) -> list[_Written]:
+    """The tables of rejected rows of datasets."""
+    names = [item.name for item in written if item.schema == "raw"]
+    rows = connection.execute(
+        """
+        select c.relname, c.relkind::text
+        from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'quarantine' and c.relname = any(%s) order by 1
+        """,
+        (names,),
+    ).fetchall()
+    return [_Written(f"quarantine.{name}", "quarantine", name, kind, True) for name, kind in rows]
 
 
 def _needs_rebase(connection: Connection, written: _Written) -> bool:
@@ -452,7 +446,8 @@ def _needs_rebase(connection: Connection, written: _Written) -> bool:
         return False
     with one_moment(connection, written.schema, written.name):
         scan = _scan(connection, written.schema, written.name, None, hashed=False)
-        return bool(_foreign(connection, [written.target], scan.xmins))
+        rejected = [f"raw.{written.name}"] if written.schema == "quarantine" else []
+        return bool(_foreign(connection, [written.target, *rejected], scan.xmins))
 
 
 def _unrecorded(connection: Connection, verdict: Verdict) -> None:

@@ -19,15 +19,15 @@ alter table lineage.write add constraint write_kind_check
 
 create table lineage.digest (
     id bigint generated always as identity primary key,
-    write_id bigint not null unique references lineage.write (id),
+    write_id bigint not null references lineage.write (id),
     target text collate "C" not null,
     rows bigint not null,
     digest text collate "C" not null,
-    taken_at timestamptz not null
-);
-comment on table lineage.digest is 'What a table held after a write: its rows, counted and hashed in any order';
-comment on column lineage.digest.digest is
-    'Of the first and the second eight bytes of each row''s SHA-256, as signed numbers, the sums';
+    taken_at timestamptz not null,
+    unique (target, write_id)
+); comment on table lineage.digest is 'What a table held after a write: its rows, counted and hashed in any order'; comment on
+column lineage.digest.target is 'Of rejected rows quarantine.<dataset>, which the writes of raw.<dataset> write as well'; comment
+on column lineage.digest.digest is 'Of the first and the second eight bytes of each row''s SHA-256, as signed numbers, the sums';
 
 create table lineage.seal (
     seq bigint primary key,
@@ -159,27 +159,47 @@ end
 $$;
 comment on function lineage.measure is 'Rows of a table, their digest in any order, and the transactions that wrote them';
 
+-- The last digest that still says what the table holds: a rebase changes no value.
+create function lineage.standing_digest(
+    p_target text, out v_write bigint, out v_changed bigint, out v_rows bigint, out v_digest text, out v_taken_at timestamptz
+)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select w.last, w.changed, d.rows, d.digest, d.taken_at
+    from (
+        select max(id) as last, max(id) filter (where kind <> 'rebase') as changed
+        from lineage.write
+        where target in (p_target, regexp_replace(p_target, '^quarantine[.]', 'raw.'))
+    ) w
+    left join lateral (
+        select d.rows, d.digest, d.taken_at from lineage.digest d
+        where d.target = p_target and d.write_id >= w.changed order by d.write_id desc limit 1
+    ) d on true
+$$;
+comment on function lineage.standing_digest is
+    'Last write of a table, last one that changed values, and the digest since; null where none was taken';
+
 create function lineage.take_digest(p_target text) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_write bigint;
+    v_last record;
     v_measured record;
 begin
     if current_setting('transaction_isolation') <> 'repeatable read' then
         raise exception 'a digest and the write it is of have to be read in one snapshot: begin isolation level repeatable read';
     end if;
-    select max(id) into v_write from lineage.write where target = p_target;
-    if v_write is null or exists (select from lineage.digest where write_id = v_write)
+    select * into v_last from lineage.standing_digest(p_target);
+    if v_last.v_changed is null or v_last.v_digest is not null
         or not exists (select from lineage.relation(p_target) where kind in ('r', 'p', 'm'))
     then
         return null;
     end if;
     select * into v_measured from lineage.measure(p_target);
     insert into lineage.digest (write_id, target, rows, digest, taken_at)
-    values (v_write, p_target, v_measured.v_rows, v_measured.v_digest, clock_timestamp())
-    on conflict (write_id) do nothing;
-    return v_write;
+    values (v_last.v_write, p_target, v_measured.v_rows, v_measured.v_digest, clock_timestamp())
+    on conflict do nothing;
+    return v_last.v_write;
 end
 $$;
 comment on function lineage.take_digest is 'Keep the digest of a table as of its last write; the write, or null where it is kept';
@@ -188,7 +208,6 @@ create function lineage.rebase(p_target text, p_why text) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_write bigint;
     v_kept record;
     v_measured record;
     v_id bigint;
@@ -196,8 +215,8 @@ begin
     if current_setting('transaction_isolation') <> 'repeatable read' then
         raise exception 'a rebase compares within one snapshot: begin isolation level repeatable read';
     end if;
-    select max(id) into v_write from lineage.write where target = p_target;
-    if v_write is null then
+    select * into v_kept from lineage.standing_digest(p_target);
+    if v_kept.v_write is null then
         raise exception using errcode = 'DP001', message = 'no write of it is recorded';
     end if;
     if not exists (select from lineage.relation(p_target)) then
@@ -206,21 +225,20 @@ begin
     if not exists (select from lineage.relation(p_target) where kind in ('r', 'p', 'm')) then
         raise exception using errcode = 'DP001', message = 'it is a view and has no rows; build it anew';
     end if;
-    select rows, digest, taken_at into v_kept from lineage.digest where write_id = v_write;
-    if not found then
-        raise exception using errcode = 'DP001', message =
-            format('no digest was taken after its last write (%s), so nothing proves that its rows are those of before', v_write);
+    if v_kept.v_digest is null then
+        raise exception using errcode = 'DP001', message = format(
+            'no digest was taken after its last write (%s), so nothing proves that its rows are those of before', v_kept.v_write);
     end if;
     select * into v_measured from lineage.measure(p_target);
-    if v_measured.v_rows <> v_kept.rows then
-        raise exception using errcode = 'DP001', message =
-            format('it has %s rows and had %s after its last write (%s)', v_measured.v_rows, v_kept.rows, v_write);
-    elsif v_measured.v_digest <> v_kept.digest then
-        raise exception using errcode = 'DP001', message =
-            format('its rows are not those that were there after its last write (%s): their digest is another one', v_write);
+    if v_measured.v_rows <> v_kept.v_rows then
+        raise exception using errcode = 'DP001', message = format(
+            'it has %s rows and had %s after its last write (%s)', v_measured.v_rows, v_kept.v_rows, v_kept.v_write);
+    elsif v_measured.v_digest <> v_kept.v_digest then
+        raise exception using errcode = 'DP001', message = format(
+            'its rows are not those that were there after its last write (%s): their digest is another one', v_kept.v_write);
     end if;
     v_id := lineage.record_write('rebase', p_target, p_rows_out => v_measured.v_rows, p_detail => jsonb_build_object(
-        'why', p_why, 'of', v_write, 'digest', v_measured.v_digest, 'xmins', v_measured.v_xmins));
+        'why', p_why, 'of', v_kept.v_write, 'digest', v_measured.v_digest, 'xmins', v_measured.v_xmins));
     insert into lineage.digest (write_id, target, rows, digest, taken_at)
     values (v_id, p_target, v_measured.v_rows, v_measured.v_digest, clock_timestamp());
     return v_id;
@@ -283,14 +301,15 @@ end
 $$;
 comment on function lineage.seal_pending is 'Seal the events and digests that are not sealed yet, in turn; returns how many';
 
-revoke all on function lineage.relation, lineage.complete_write, lineage.measure, lineage.take_digest, lineage.rebase,
-    lineage.seal_pending from public;
+revoke all on function lineage.relation, lineage.complete_write, lineage.measure, lineage.standing_digest, lineage.take_digest,
+lineage.rebase, lineage.seal_pending from public;
 """
 
-# Digests are taken and tables rebased by whom may lock and read raw tables and models alike.
+# Locks on what is digested or rebased are the caller's own: raw tables and models are the transformer's to read, rejected rows
+# the loader's.
 RIGHTS = """
-grant execute on function lineage.seal_pending to {loader}, {transformer};
-grant execute on function lineage.take_digest, lineage.rebase to {transformer};
+grant execute on function lineage.seal_pending, lineage.standing_digest, lineage.take_digest, lineage.rebase
+    to {loader}, {transformer};
 """
 
 
