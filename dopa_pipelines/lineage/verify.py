@@ -333,12 +333,23 @@ def _foreign(connection: Connection, targets: list[str], xmins: Iterable[int]) -
     return unaccounted(xmins, (int(write) for write, _ in writes), rebased, int(row[0]))
 
 
+# The last write, and the last digest that still says what the table holds: a rebase changes no value.
+_STANDING = """
+select w.last, d.rows, d.digest, to_char(d.taken_at, 'YYYY-MM-DD HH24:MI')
+from (
+    select max(id) as last, max(id) filter (where kind <> 'rebase') as changed
+    from lineage.write where target in (%(target)s, regexp_replace(%(target)s, '^quarantine[.]', 'raw.'))
+) w
+left join lateral (
+    select * from lineage.digest d where d.target = %(target)s and d.write_id >= w.changed order by d.write_id desc limit 1
+) d on true
+"""
+
+
 def _table(connection: Connection, verdict: Verdict, written: _Written) -> None:
     target = written.target
     rejected = written.schema == "quarantine"
-    row = connection.execute(
-        "select v_write, v_rows, v_digest, to_char(v_taken_at, 'YYYY-MM-DD HH24:MI') from lineage.standing_digest(%s)", (target,)
-    ).fetchone()
+    row = connection.execute(_STANDING, {"target": target}).fetchone()
     assert row is not None
     write, rows, digest, taken = row
     by = "delivery_id" if rejected else "_delivery_id" if written.delivered else None
@@ -557,12 +568,14 @@ def _anchored(connection: Connection, state: Path, releases: Path, verdict: Verd
     row = connection.execute("select value from lineage.identity where key = 'cluster'").fetchone()
     assert row is not None
     path = anchor_file(state)
-    found = head(connection)
     try:
+        # Read before the chain: a sealer that is at work now writes an anchor after its seals.
         entries = anchors(state, row[0])
+        manifests = _of_releases(releases, row[0])
     except ValueError as error:
         verdict.add("anchor_changed", str(path), f"The anchors cannot be relied on: {error}; restore that file from a backup")
         return False
+    found = head(connection)
     if found is not None and not entries:
         verdict.add(
             "anchor_missing",
@@ -570,25 +583,26 @@ def _anchored(connection: Connection, state: Path, releases: Path, verdict: Verd
             f"{path} has no anchor of this warehouse, though it has {found.seq:,} seals: restore that file from a backup, or run"
             " this with the DOPA_STATE that the warehouse is used with",
         )
-    last_loss: tuple[str, int] | None = None
+    loss: tuple[str, int] | None = None
     given: list[tuple[str, int, str]] = []
     for entry in entries:
         if entry.get("lost"):
             lost = [item for item in given if item[1] > entry["seq"]]
             given = [item for item in given if item[1] <= entry["seq"]]
-            last_loss = (str(entry.get("at")), entry["seq"])
+            loss = (str(entry.get("at")), entry["seq"])
             if lost:
                 verdict.notes.append(
                     f"Seals {entry['seq'] + 1} to {max(item[1] for item in lost)} were lost, as was recorded at"
                     f" {entry.get('at')}: {entry.get('why')}"
                 )
         given.append((f"the anchor of {entry.get('at')} in {path}", entry["seq"], entry["hash"]))
-    given += _of_releases(releases, row[0], last_loss)
+    given += [(where, seq, told) for where, seq, told, at in manifests if not loss or seq <= loss[1] or at > loss[0]]
     verdict.anchors = len(given)
     return _compare(connection, verdict, given, found)
 
 
-def _of_releases(releases: Path, warehouse: str, loss: tuple[str, int] | None) -> list[tuple[str, int, str]]:
+def _of_releases(releases: Path, warehouse: str) -> list[tuple[str, int, str, str]]:
+    """Which release it is, the seal that it knows, that seal's hash, and when it was made."""
     given = []
     for manifest in sorted(releases.glob("*/*/release.json")):
         if manifest.parent.is_symlink():
@@ -598,9 +612,8 @@ def _of_releases(releases: Path, warehouse: str, loss: tuple[str, int] | None) -
             entry = told.get("lineage") or {}
             if entry.get("warehouse") != warehouse:
                 continue
-            if loss and entry["seq"] > loss[1] and told["created"] <= loss[0]:
-                continue
-            given.append((f"the release {manifest.parent.parent.name}/{manifest.parent.name}", entry["seq"], entry["hash"]))
+            where = f"the release {manifest.parent.parent.name}/{manifest.parent.name}"
+            given.append((where, int(entry["seq"]), str(entry["hash"]), str(told["created"])))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # publishing tells of a release that is damaged
     return given
