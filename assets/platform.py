@@ -78,7 +78,7 @@ def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
         bring_up_to_date(platform.warehouse, contracts, published=columns_of(publications))
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
-            context.log.warning(f"the run's lineage events were not recorded; the next run makes up for it: {error}")
+            context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")
 
 
 def report(asset: str, state: str, **facts: Any) -> None:

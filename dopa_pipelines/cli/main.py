@@ -23,6 +23,7 @@ from dopa_pipelines.cli import (
     running,
     standing,
     tracing,
+    verifying,
 )
 from dopa_pipelines.cli.console import fail
 from dopa_pipelines.errors import UserError
@@ -47,6 +48,7 @@ rebuilding.add_to(app)
 retaining.add_to(app)
 lineage.add_to(app)
 changes.add_to(app)
+verifying.add_to(app)
 
 
 def _run() -> None:

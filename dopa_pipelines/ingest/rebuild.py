@@ -26,10 +26,10 @@ from dopa_pipelines.ingest.encode import Encoder
 from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 from dopa_pipelines.ingest.history import apply_snapshot, next_snapshot
-from dopa_pipelines.ingest.load import record_migration, take_turn
+from dopa_pipelines.ingest.load import code_of, record_migration, take_turn
 from dopa_pipelines.ingest.replay import batches_of, in_names
 from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
-from dopa_pipelines.ingest.tables import DropViews, Renames, ensure_tables, type_sql
+from dopa_pipelines.ingest.tables import DropViews, Renames, ensure_tables, type_sql, views_on
 from dopa_pipelines.scratch import private_folder
 from dopa_pipelines.sources.containers import unpacked
 from dopa_pipelines.warehouse import Role, Warehouse, unfinished
@@ -87,8 +87,9 @@ def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) ->
     with unfinished(f"rebuild of {contract.dataset}"), warehouse.connect(Role.LOADER) as connection:
         _log(connection, contract)
         take_turn(connection, contract)
+        views = views_on(connection, contract)
         changes = ensure_tables(connection, contract, _refuse_views(contract))
-        work = _Rebuild(warehouse, connection, contract, result, changes.words)
+        work = _Rebuild(warehouse, connection, contract, result, changes.words, views)
         work.run()
         if apply and not result.equal:
             work.apply()
@@ -119,13 +120,20 @@ def _log(connection: Connection, contract: Contract) -> None:
 
 class _Rebuild:
     def __init__(
-        self, warehouse: Warehouse, connection: Connection, contract: Contract, result: Rebuild, changes: list[str]
+        self,
+        warehouse: Warehouse,
+        connection: Connection,
+        contract: Contract,
+        result: Rebuild,
+        changes: list[str],
+        views: list[tuple[str, str]],
     ) -> None:
         self.warehouse = warehouse
         self.connection = connection
         self.contract = contract
         self.result = result
         self.changes = changes
+        self.views = views
         self.renames = Renames(connection, contract, changes)
         self._contracts: dict[str, Contract] = {contract.checksum: contract}
         self.table = sql.Identifier("raw", contract.dataset)
@@ -413,7 +421,7 @@ class _Rebuild:
     def apply(self) -> None:
         """Put the rebuilt rows in the table's place; rows of destroyed deliveries stay as they are."""
         if self.changes:
-            record_migration(self.connection, self.contract, None, self.changes)
+            record_migration(self.connection, self.contract, None, self.changes, self.views)
         columns = self._all_columns()
         gone = sql.Literal([item["delivery"] for item in self.result.destroyed])
         self.connection.execute(sql.SQL("delete from {} where _delivery_id <> all ({}::bigint[])").format(self.table, gone))
@@ -428,10 +436,22 @@ class _Rebuild:
             (
                 self.contract.table,
                 self.contract.version,
-                json.dumps({"checksum": self.contract.checksum}),
+                json.dumps(code_of(self.contract)),
                 self.result.rows + self.result.missing - self.result.extra,
                 json.dumps({"rebuild": True, "deliveries": self.result.deliveries}),
             ),
+        )
+        # What it holds of each delivery is what the rebuild gave it.
+        self.connection.execute(
+            sql.SQL(
+                """
+                with held as (select _delivery_id as id, count(*) as rows from {} group by 1)
+                update ops.delivery d set rows_held = coalesce(held.rows, 0)
+                from ops.delivery o left join held on held.id = o.id
+                where o.id = d.id and d.dataset = %s and d.rows_held is distinct from coalesce(held.rows, 0)
+                """
+            ).format(self.table),
+            (self.contract.dataset,),
         )
         self.result.applied = True
 

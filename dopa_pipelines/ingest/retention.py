@@ -8,6 +8,7 @@ values go (PDPA, B.E. 2562, section 37 (3): personal data is erased when its ret
 from __future__ import annotations
 
 import getpass
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -130,7 +131,7 @@ def _rejected_rows(connection: Connection, dataset: str, years: int, today: date
     if not apply:
         row = connection.execute(sql.SQL("select count(*) from {} q where {}").format(table, where)).fetchone()
         return int(row[0]) if row else 0
-    return connection.execute(
+    count = connection.execute(
         sql.SQL(
             """
             update {} q set original = '', fields = null, corrected = null, reasons = (
@@ -140,3 +141,9 @@ def _rejected_rows(connection: Connection, dataset: str, years: int, today: date
             """
         ).format(table, where)
     ).rowcount
+    if count:
+        connection.execute(
+            "select lineage.record_write('migration', %s, p_detail => %s)",
+            (f"quarantine.{dataset}", json.dumps({"changes": [f"retention ended for the values of {count} rows"]})),
+        )
+    return count

@@ -1,7 +1,7 @@
-"""What is made of recorded writes once they are committed: the graph of columns and the events.
+"""What is made of recorded writes once they are committed: the graph of columns, the events, their seals.
 
 Belongs here: in which order that is brought up to date. Does not belong here: how each is made (``columngraph``,
-``openlineage``).
+``openlineage``, ``seal``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.lineage.columngraph import Published, record_columns
 from dopa_pipelines.lineage.columntrace import edges_into
 from dopa_pipelines.lineage.openlineage import record_events
+from dopa_pipelines.lineage.seal import BRIEF, seal
 from dopa_pipelines.warehouse import Warehouse
 
 
@@ -25,3 +26,4 @@ def bring_up_to_date(warehouse: Warehouse, contracts: Iterable[Contract], *, pub
         # Events tell of columns what the graph knows.
         record_events(connection, contracts=list(contracts), column_edges=edges_into)
         connection.commit()
+    seal(warehouse, seconds=BRIEF)

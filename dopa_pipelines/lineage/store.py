@@ -91,8 +91,8 @@ def identity(conn: psycopg.Connection[Any]) -> Identity:
 
 
 # The latest write of each target. Targets are stepped through on the index, so the cost follows the number of
-# tables, not of writes. A migration changes a table's form and has no inputs: it does not hide where the rows
-# came from. A release that was recorded behind a newer one (recovery) is not what is out.
+# tables, not of writes. A migration changes a table's form and a rebase its transactions; neither has inputs or
+# hides where the rows came from. A release that was recorded behind a newer one (recovery) is not what is out.
 _LATEST = """
 with recursive targets as (
     (select w.target from lineage.write w order by w.target limit 1)
@@ -112,7 +112,7 @@ select w.id, w.kind, w.target, w.written_at, w.written_by, w.run_id, w.parent_ru
 from targets t
 cross join lateral (
     select * from lineage.write w
-    where w.target = t.target and w.kind <> 'migration'
+    where w.target = t.target and w.kind not in ('migration', 'rebase')
         and (%(environment)s::text is null or w.environment = %(environment)s)
         and w.detail ->> 'superseded' is distinct from 'true'
         and (%(at)s::timestamptz is null or w.written_at <= %(at)s)
