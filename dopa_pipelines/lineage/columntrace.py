@@ -504,7 +504,7 @@ def as_tree(walk: ColumnWalk, *, zone: tzinfo = BANGKOK) -> Tree:
             text.append(f"  {', '.join(ways)}", style="cyan")
         if mark := marks.get(place):
             text.append(f"  {_mark(walk, place, mark)}", style="bold red")
-        if made := _made_by(walk.definitions.get(place.dataset), zone):
+        if made := _made_by(walk.definitions.get(place.dataset), place, zone):
             text.append(f"  {made}", style="dim")
         problem = _problem(walk.definitions.get(place.dataset))
         if problem and up and not note:
@@ -580,7 +580,7 @@ def _mark(walk: ColumnWalk, place: Place, mark: str) -> str:
     return f"{said.get('classification', 'personal')}{f', {role}' if role else ''}"
 
 
-def _made_by(definition: Definition | None, zone: tzinfo) -> str:
+def _made_by(definition: Definition | None, place: Place, zone: tzinfo) -> str:
     if definition is None:
         return ""
     since = f"since {definition.valid_from.astimezone(zone):%Y-%m-%d %H:%M}"
@@ -593,7 +593,8 @@ def _made_by(definition: Definition | None, zone: tzinfo) -> str:
         case "release":
             return f"release {version}"
         case _:
-            return ""
+            position = next((item.get("position") for item in definition.fields if item["name"] == place.column), None)
+            return f"at {position}" if position else ""
 
 
 def _problem(definition: Definition | None) -> str:
