@@ -4,13 +4,15 @@ A step a model: Dagster would hold back a whole dbt multi-asset for one failed s
 first step builds all models that nothing holds back in one invocation, the other steps report what became of theirs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 import psycopg
 
 from assets.platform import Platform, report
+from dopa_pipelines.lineage.model import ColumnEdge
+from dopa_pipelines.lineage.naming import Identity
 from dopa_pipelines.transform import Model, NodeResult, Project, Test
 
 
@@ -90,7 +92,7 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
 def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
     """Bring the column graph to what was built. It can be made up for later, too: a failure here fails no run."""
     from dopa_pipelines.lineage.columngraph import record_columns
-    from dopa_pipelines.lineage.columntrace import DIRECT, definitions, edges_into, problem_text
+    from dopa_pipelines.lineage.columntrace import definitions, edges_into, problem_text
     from dopa_pipelines.lineage.store import identity
 
     try:
@@ -101,15 +103,7 @@ def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, mode
             datasets = {named.table(model.target): model.target for model in models}
             made = definitions(connection, datasets)
             for dataset, target in datasets.items():
-                deps: dict[str, list[dg.TableColumnDep]] = {}
-                for edge in edges_into(connection, dataset):
-                    source = named.target(edge.source)
-                    if edge.subtype in DIRECT and source is not None:
-                        dep = dg.TableColumnDep(asset_key=model_key(source), column_name=edge.source_column)
-                        deps.setdefault(str(edge.target_column), []).append(dep)
-                platform.column_lineage[target] = dg.TableColumnLineage(
-                    {column: list(dict.fromkeys(found)) for column, found in deps.items()}
-                )
+                platform.column_lineage[target] = _column_lineage(named, edges_into(connection, dataset))
                 if dataset not in made:
                     platform.problems[target] = "its columns are not recorded yet"
                 elif problem := made[dataset].problem:
@@ -119,6 +113,28 @@ def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, mode
     except psycopg.Error as error:
         context.log.warning(f"the columns' lineage was not recorded; the next run makes up for it: {error}")
         platform.problems |= {model.target: f"its columns were not recorded: {error}" for model in models}
+
+
+def _column_lineage(named: Identity, edges: Sequence[ColumnEdge]) -> dict[str, Any]:
+    """What columns were made from, for Dagster's own column lineage (which its free edition does not show) and as a table."""
+    from dopa_pipelines.lineage.columntrace import DIRECT, how, label_of
+
+    deps: dict[str, dict[dg.TableColumnDep, None]] = {}
+    told: dict[tuple[str, str], list[str]] = {}
+    for edge in edges:
+        column = f"`{edge.target_column}`" if edge.target_column else "(which rows)"
+        told.setdefault((column, f"`{label_of(named, edge.source)}.{edge.source_column}`"), []).append(how(edge))
+        source = named.target(edge.source)
+        if edge.subtype in DIRECT and edge.target_column is not None and source is not None:
+            dep = dg.TableColumnDep(asset_key=model_key(source), column_name=edge.source_column)
+            deps.setdefault(edge.target_column, {})[dep] = None
+    # What concerns all rows stands last.
+    pairs = sorted(told, key=lambda pair: pair[0].startswith("("))
+    rows = [f"| {column} | {source} | {', '.join(told[column, source])} |" for column, source in pairs]
+    return {
+        "dagster/column_lineage": dg.TableColumnLineage({column: list(found) for column, found in deps.items()}),
+        "columns_made_from": dg.MetadataValue.md("\n".join(["| column | made from | how |", "|---|---|---|", *rows])),
+    }
 
 
 def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
@@ -167,8 +183,7 @@ def _column_lineage_result(key: dg.AssetKey, problem: str | None) -> dg.AssetChe
 
 def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, Any]:
     facts: dict[str, Any] = {"seconds": round(built.seconds, 3)}
-    if lineage := platform.column_lineage.get(model.target):
-        facts["dagster/column_lineage"] = lineage
+    facts |= platform.column_lineage.get(model.target, {})
     if model.materialized == "view":
         return facts
     with platform.warehouse.connect() as connection:

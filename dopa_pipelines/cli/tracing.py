@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dopa_pipelines.cli.console import out, print_json
+from dopa_pipelines.cli.console import fail, out, print_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -81,13 +81,19 @@ def trace_command(
 
 def _catch_up(warehouse: Warehouse, connection: psycopg.Connection[Any]) -> None:
     """What was written without us (dbt by hand) is brought into the column graph first."""
+    import psycopg
+
     from dopa_pipelines.lineage.columngraph import pending, record_columns
     from dopa_pipelines.warehouse import Role
 
     if pending(connection):
-        with warehouse.connect(Role.LOADER) as writer:
-            record_columns(writer)
-            writer.commit()
+        try:
+            with warehouse.connect(Role.LOADER) as writer:
+                record_columns(writer)
+                writer.commit()
+        except psycopg.Error as error:
+            # A warehouse that can only be read can be asked all the same.
+            fail(f"the latest writes are not in this trace, they could not be recorded as columns: {error}")
 
 
 def _trace_datasets(
@@ -105,6 +111,8 @@ def _trace_datasets(
     known = graph(connection, at=at)
     traces = {direction: tracing.trace(known, dataset, direction, depth) for direction in directions}
     if form is Format.TREE:
+        if at is not None:
+            out.print(f"as of {at.astimezone(tracing.BANGKOK):%Y-%m-%d %H:%M}")
         for found in traces.values():
             out.print(tracing.as_tree(found))
         return

@@ -119,7 +119,7 @@ with seen as (select s.snapshot from lineage.columns_seen s where s.cluster = li
 select w.id, w.kind, w.target, w.code ->> 'checksum' as checksum,
     coalesce(case when w.kind = 'release' then w.detail ->> 'version' end, w.version) as version,
     w.inputs, w.environment, pg_current_snapshot()::text as snapshot,
-    w.kind not in ('migration', 'rebase') and w.detail ->> 'superseded' is distinct from 'true' as defines
+    w.kind in ('load', 'model', 'release') and w.detail ->> 'superseded' is distinct from 'true' as defines
 from lineage.write w
 where w.transaction_id >= coalesce((select pg_snapshot_xmin(snapshot) from seen), '0'::xid8)
     and not coalesce((select pg_visible_in_snapshot(w.transaction_id, snapshot) from seen), false)

@@ -196,26 +196,44 @@ def walk(
     return _Walker(conn, root, direction, at, indirect).walk(depth)
 
 
-_Numbers = tuple[int, int, str, bool]
-"""An edge while it is walked: field here, field there, subtype, masking."""
+class _Found:
+    """Edges while they are walked, as numbers of fields. Lists of plain values: thousands of tuples would keep the garbage
+    collector at work for longer than the query takes."""
+
+    def __init__(self) -> None:
+        self.here: list[int] = []
+        self.there: list[int] = []
+        self.subtypes: list[str] = []
+        self.maskings: list[bool] = []
+
+    def add(self, here: int, there: int, subtype: str, masking: bool) -> None:
+        self.here.append(here)
+        self.there.append(there)
+        self.subtypes.append(subtype)
+        self.maskings.append(masking)
+
+    def __iter__(self) -> Iterator[tuple[int, int, str, bool]]:
+        return zip(self.here, self.there, self.subtypes, self.maskings, strict=True)
 
 
 class _Walker:
+    """``dataset_of`` and ``column_of``: of each field that was met, by its number."""
+
     def __init__(self, conn: Connection, root: Place, direction: Direction, at: datetime | None, indirect: bool) -> None:
         self.conn, self.root, self.direction, self.at, self.indirect = conn, root, direction, at, indirect
         here, there = ("target_id", "source_id") if direction == "up" else ("source_id", "target_id")
         when = "valid_to = 'infinity'" if at is None else "valid_to > %(at)s and valid_from <= %(at)s"
         self.step = (
-            f"select {here}, {there}, subtype::text, masking from lineage.column_edge"
-            f" where {here} = any(%(ids)s::integer[]) and {when}"
+            f"select array_agg({here}), array_agg({there}), array_agg(subtype::text), array_agg(masking)"
+            f" from lineage.column_edge where {here} = any(%(ids)s::integer[]) and {when}"
         ).encode()
-        self.fields: dict[int, tuple[int, str | None]] = {}
+        self.dataset_of: dict[int, int] = {}
+        self.column_of: dict[int, str | None] = {}
 
     def walk(self, depth: int | None) -> ColumnWalk:
         frontier = self._start()
         distance = dict.fromkeys(frontier, 0)
-        direct: list[_Numbers] = []
-        indirect: list[_Numbers] = []
+        direct, indirect = _Found(), _Found()
         hidden: dict[int, int] = {}
         rows_of: set[int] = set()
         steps = 0
@@ -229,14 +247,14 @@ class _Walker:
                 frontier = frontier + self._rows_fields(frontier, rows_of)
             steps += 1
             met: dict[int, None] = {}
-            for edge in self._edges(frontier):
-                if edge[2] in DIRECT:
-                    direct.append(edge)
-                    met[edge[1]] = None
+            for here, there, subtype, masking in self._edges(frontier):
+                if subtype in DIRECT:
+                    direct.add(here, there, subtype, masking)
+                    met[there] = None
                 else:
-                    indirect.append(edge)
+                    indirect.add(here, there, subtype, masking)
                     if self.indirect:
-                        met[edge[1]] = None
+                        met[there] = None
             if self.indirect and self.direction == "down":
                 self._add_columns(met)
             frontier = [number for number in met if number not in distance]
@@ -244,12 +262,14 @@ class _Walker:
         if self.direction == "up" and not self.indirect:
             # What decides the rows of a dataset decides about every value in it.
             followed = [number for number, far in distance.items() if depth is None or far < depth]
-            indirect += self._edges(self._rows_fields(followed, rows_of))
-        self._look_up([*distance, *(number for edge in indirect for number in edge[:2])])
+            for edge in self._edges(self._rows_fields(followed, rows_of)):
+                indirect.add(*edge)
+        self._look_up([*distance, *indirect.here, *indirect.there])
         return self._told(distance, direct, indirect, hidden)
 
-    def _edges(self, fields: Iterable[int]) -> list[_Numbers]:
-        return self.conn.execute(self.step, {"ids": _array(fields), "at": self.at}, binary=True).fetchall()
+    def _edges(self, fields: Iterable[int]) -> Iterable[tuple[int, int, str, bool]]:
+        row = self.conn.execute(self.step, {"ids": _array(fields), "at": self.at}, binary=True).fetchone()
+        return zip(*row, strict=True) if row and row[0] else ()
 
     def _start(self) -> list[int]:
         name = self.root.dataset
@@ -265,53 +285,51 @@ class _Walker:
         if self.root.column is not None and self.root.column not in columns:
             label = label_of(identity(self.conn), name)
             raise UserError(f"{label} has no column {self.root.column!r}; it has {', '.join(columns)}")
-        rows = self.conn.execute("select id, dataset_id, name from lineage.field where dataset_id = %s", (row[0],)).fetchall()
         wanted = set(columns) if self.root.column is None else {self.root.column}
-        self.fields |= {number: (dataset, column) for number, dataset, column in rows}
-        return [number for number, _, column in rows if column in wanted]
+        return [number for number in self._fields("dataset_id = %s", row[0]) if self.column_of[number] in wanted]
 
     def _rows_fields(self, fields: Iterable[int], known: set[int]) -> list[int]:
         """What stands for the rows of the datasets that have ``fields``, but for those ``known``, which they then are."""
         self._look_up(fields)
-        fresh = {self.fields[number][0] for number in fields} - known
+        fresh = {self.dataset_of[number] for number in fields} - known
         known |= fresh
-        query = "select id, dataset_id from lineage.field where dataset_id = any(%s::integer[]) and name is null"
-        rows = self.conn.execute(query, (_array(fresh),), binary=True).fetchall()
-        self.fields |= {number: (dataset, None) for number, dataset in rows}
-        return [number for number, _ in rows]
+        return self._fields("dataset_id = any(%s::integer[]) and name is null", _array(fresh))
 
     def _add_columns(self, fields: dict[int, None]) -> None:
-        """Down from what decides rows: every column of them."""
+        """Down from what decides rows: every column that these have."""
         self._look_up(fields)
-        whole = {self.fields[number][0] for number in fields if self.fields[number][1] is None}
-        query = "select id, dataset_id, name from lineage.field where dataset_id = any(%s::integer[])"
-        for number, dataset, name in self.conn.execute(query, (_array(whole),), binary=True).fetchall():
-            self.fields[number] = (dataset, name)
-            fields[number] = None
+        whole = {self.dataset_of[number] for number in fields if self.column_of[number] is None}
+        columns = {number: set(item.columns) for number, item in _definitions(self.conn, list(whole), self.at)}
+        for number in self._fields("dataset_id = any(%s::integer[])", _array(whole)):
+            if self.column_of[number] in columns.get(self.dataset_of[number], ()):
+                fields[number] = None
 
     def _look_up(self, numbers: Iterable[int]) -> None:
-        unknown = {number for number in numbers if number not in self.fields}
+        unknown = {number for number in numbers if number not in self.dataset_of}
         if unknown:
-            query = "select id, dataset_id, name from lineage.field where id = any(%s::integer[])"
-            rows = self.conn.execute(query, (_array(unknown),), binary=True).fetchall()
-            self.fields |= {number: (dataset, name) for number, dataset, name in rows}
+            self._fields("id = any(%s::integer[])", _array(unknown))
 
-    def _told(
-        self,
-        distance: Mapping[int, int],
-        direct: list[_Numbers],
-        indirect: list[_Numbers],
-        hidden: Mapping[int, int],
-    ) -> ColumnWalk:
+    def _fields(self, condition: str, value: object) -> list[int]:
+        """The numbers of the fields where ``condition`` holds; what they are is known from then on."""
+        query = "select array_agg(id), array_agg(dataset_id), array_agg(name) from (select * from lineage.field"
+        row = self.conn.execute(f"{query} where {condition} order by id) f".encode(), (value,), binary=True).fetchone()
+        if not row or not row[0]:
+            return []
+        numbers, datasets, names = row
+        self.dataset_of.update(zip(numbers, datasets, strict=True))
+        self.column_of.update(zip(numbers, names, strict=True))
+        return list(numbers)
+
+    def _told(self, distance: Mapping[int, int], direct: _Found, indirect: _Found, hidden: Mapping[int, int]) -> ColumnWalk:
         """The walk with names for numbers."""
-        met = {self.fields[number][0] for number in distance}
-        met |= {self.fields[number][0] for edge in indirect for number in edge[:2]}
-        rows = self.conn.execute("select id, namespace, name from lineage.dataset where id = any(%s)", (list(met),)).fetchall()
+        used = {*distance, *indirect.here, *indirect.there}
+        met = list({self.dataset_of[number] for number in used})
+        rows = self.conn.execute("select id, namespace, name from lineage.dataset where id = any(%s)", (met,)).fetchall()
         names = {number: DatasetName(namespace, name) for number, namespace, name in rows}
-        places = {number: Place(names[dataset], column) for number, (dataset, column) in self.fields.items() if dataset in names}
+        places = {number: Place(names[self.dataset_of[number]], self.column_of[number]) for number in used}
         up = self.direction == "up"
 
-        def edges(found: list[_Numbers]) -> tuple[ColumnEdge, ...]:
+        def edges(found: _Found) -> tuple[ColumnEdge, ...]:
             made = []
             for here, there, subtype, masking in found:
                 source, target = (places[there], places[here]) if up else (places[here], places[there])
@@ -323,7 +341,7 @@ class _Walker:
             self.root, self.direction, self.at, {name: label_of(named, name) for name in names.values()},
             edges(direct), edges(indirect), {places[number]: steps for number, steps in distance.items()},
             {places[number]: count for number, count in hidden.items()},
-            {item.dataset: item for _, item in _definitions(self.conn, list(met), self.at)},
+            {item.dataset: item for _, item in _definitions(self.conn, met, self.at)},
         )  # fmt: skip
 
 
@@ -504,7 +522,7 @@ def as_tree(walk: ColumnWalk, *, zone: tzinfo = BANGKOK) -> Tree:
             text.append(f"  {', '.join(ways)}", style="cyan")
         if mark := marks.get(place):
             text.append(f"  {_mark(walk, place, mark)}", style="bold red")
-        if made := _made_by(walk.definitions.get(place.dataset), zone):
+        if made := _made_by(walk.definitions.get(place.dataset), place, zone):
             text.append(f"  {made}", style="dim")
         problem = _problem(walk.definitions.get(place.dataset))
         if problem and up and not note:
@@ -580,7 +598,7 @@ def _mark(walk: ColumnWalk, place: Place, mark: str) -> str:
     return f"{said.get('classification', 'personal')}{f', {role}' if role else ''}"
 
 
-def _made_by(definition: Definition | None, zone: tzinfo) -> str:
+def _made_by(definition: Definition | None, place: Place, zone: tzinfo) -> str:
     if definition is None:
         return ""
     since = f"since {definition.valid_from.astimezone(zone):%Y-%m-%d %H:%M}"
@@ -593,7 +611,8 @@ def _made_by(definition: Definition | None, zone: tzinfo) -> str:
         case "release":
             return f"release {version}"
         case _:
-            return ""
+            position = next((item.get("position") for item in definition.fields if item["name"] == place.column), None)
+            return f"at {position}" if position else ""
 
 
 def _problem(definition: Definition | None) -> str:

@@ -510,8 +510,9 @@ def _legend(made: Picture) -> list[str]:
             f'<path class="indirect" d="M{x:.0f} {y - 4:.0f}h28"/>',
             f'<text class="small" x="{x + 34:.0f}" y="{y:.0f}">only decides rows or values</text>',
         ]
-        x += 182
+        x += 196
     marks = {row.mark for table in made.tables.values() for row in table.rows.values()}
+    marks |= {"contract" for table in made.tables.values() if table.more_marked}
     for mark, words in (("contract", "personal data, as the contract says"), ("derived", "made from personal data")):
         if mark in marks:
             parts += [
@@ -549,7 +550,7 @@ def as_html(made: Picture) -> str:
 <style>
 body {{ font-family: {FONT}; margin: 1.5rem; color: #1f2933; }}
 .picture svg {{ {"max-width: 100%; height: auto;" if made.width <= _FITS else ""} }}
-.picture {{ overflow: auto; border: 1px solid #cbd2d9; }}
+.picture {{ background: #f7f9fb; overflow: auto; border: 1px solid #cbd2d9; }}
 table {{ border-collapse: collapse; margin-top: 1.5rem; font-size: 0.85rem; }}
 th, td {{ text-align: left; padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }}
 </style>

@@ -112,6 +112,10 @@ def test_a_model_shows_its_columns_and_where_they_came_from(instance: dg.Dagster
         "birth_date", "birth_year", "birth_month", "moved_in_date"
     }  # fmt: skip
     assert lineage.value.deps_by_column["sex"] == [dg.TableColumnDep(asset_key=staged, column_name="sex")]
+    told = str(event.asset_materialization.metadata["columns_made_from"].value)
+    assert "| `sex` | `staging.stg_person_register.sex` | IDENTITY |" in told
+    assert "| `age_band` | `staging.stg_person_register.birth_date` | TRANSFORMATION, AGGREGATION, CONDITIONAL |" in told
+    assert "| (which rows) | `staging.stg_person_register.status_code` | FILTER |" in told
     released = instance.get_latest_materialization_event(dg.AssetKey(["releases", "hotels_licensed"]))
     assert released is not None and released.asset_materialization is not None
     assert "dagster/column_lineage" in released.asset_materialization.metadata

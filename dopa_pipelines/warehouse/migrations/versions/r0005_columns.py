@@ -143,15 +143,18 @@ begin
     insert into lineage.field (dataset_id, name)
     select n.dataset_id, n.name
     from (
-        select v_dataset as dataset_id, f ->> 'name' as name from jsonb_array_elements(p_fields) as f
-        union
-        select v_dataset, e.target from jsonb_to_recordset(p_edges) as e (target text)
-        union
-        select d.id, e.source
+        select v_dataset as dataset_id, f.field ->> 'name' as name, f.place
+        from jsonb_array_elements(p_fields) with ordinality as f (field, place)
+        union all
+        select v_dataset, e.target, null from jsonb_to_recordset(p_edges) as e (target text)
+        union all
+        select d.id, e.source, null
         from jsonb_to_recordset(p_edges) as e (namespace text, name text, source text)
         join lineage.dataset d on d.name = e.name and d.namespace = e.namespace
     ) as n
-    where not exists (select from lineage.field f where f.dataset_id = n.dataset_id and f.name is not distinct from n.name);
+    where not exists (select from lineage.field f where f.dataset_id = n.dataset_id and f.name is not distinct from n.name)
+    group by n.dataset_id, n.name
+    order by min(n.place), n.dataset_id, n.name;
 
     if p_kind in ('feed', 'table') then
         return true;
