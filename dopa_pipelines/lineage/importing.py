@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ MAX_BYTES = 256 << 20
 
 _STATES = ("START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER")
 _PARTS = ("inputs", "outputs")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:?\d\d)")
 # The turn of those who tell our own events.
 _OF_US = 0x646F7061_6C696E65
 _DIRECT = frozenset({"IDENTITY", "TRANSFORMATION", "AGGREGATION"})
@@ -70,7 +72,12 @@ def read_events(source: str) -> list[dict[str, Any]]:
     if not found:
         raise UserError(f"{shown}: holds no event; give a file with OpenLineage events (JSON, an array, or one a line)")
     for number, event in enumerate(found, start=1):
-        if problem := next(_problems(event), None):
+        try:
+            problem = next(_problems(event), None)
+            json.dumps(event)
+        except RecursionError:
+            problem = "is nested too deeply"
+        if problem:
             raise UserError(f"{shown}: event {number}: {problem}; nothing was imported")
     return found
 
@@ -305,7 +312,7 @@ def _problems(event: Any) -> Iterator[str]:
         yield from _named(event["job"], "job")
     if "dataset" in event:
         yield from _named(event["dataset"], "dataset")
-        yield from _column_lineage(event["dataset"], "dataset")
+        yield from _columns(event["dataset"], "dataset")
     for part in _PARTS:
         given = event.get(part)
         if given is None:
@@ -319,30 +326,39 @@ def _problems(event: Any) -> Iterator[str]:
                 yield f"{where} is no object"
                 return
             yield from _named(item, where)
-            yield from _column_lineage(item, where)
+            yield from _columns(item, where)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            yield f"holds {json.dumps(value)[:60]}, with a character that no text of the warehouse can hold"
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _texts(key)
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
+def _texts(event: Any) -> Iterator[str]:
+    """What JSON allows and the warehouse cannot hold."""
+    rest = [event]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+                yield f"holds {json.dumps(value)[:60]}, with a character that no text of the warehouse can hold"
+        elif isinstance(value, float):
+            if value in (float("inf"), float("-inf")):
+                yield "holds a number that is too large"
+        elif isinstance(value, dict):
+            rest += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            rest += value
 
 
 def _time(event: Mapping[str, Any]) -> Iterator[str]:
     yield from _text(event, "eventTime", "eventTime")
     text = event["eventTime"]
+    example = "it must be a time with its zone, such as 2026-01-31T08:00:00+07:00"
+    if not _TIME.fullmatch(text):
+        yield f"eventTime is {_shown(text)}; {example}"
     try:
-        if datetime.fromisoformat(text).tzinfo is None or "T" not in text.upper():
-            yield f"eventTime is {_shown(text)}; it must be a time with its zone, such as 2026-01-31T08:00:00+07:00"
+        zone = datetime.fromisoformat(text).utcoffset()
     except ValueError:
-        yield f"eventTime is {_shown(text)}, which is no time; it must be one such as 2026-01-31T08:00:00+07:00"
+        yield f"eventTime is {_shown(text)}, which is no time; {example}"
+        return
+    if zone is None or abs(zone) >= timedelta(hours=16):
+        yield f"eventTime is {_shown(text)}; {example}"
 
 
 def _text(holder: Mapping[str, Any], key: str, where: str) -> Iterator[str]:
@@ -368,6 +384,21 @@ def _facets(item: Mapping[str, Any], where: str) -> Iterator[str]:
     for name, facet in facets.items():
         if not isinstance(facet, dict):
             yield f"{where}.facets.{name} is no object"
+
+
+def _columns(item: Mapping[str, Any], where: str) -> Iterator[str]:
+    facets = item.get("facets") or {}
+    fields = (facets.get("schema") or {}).get("fields")
+    if fields is not None:
+        if not isinstance(fields, list):
+            yield f"{where}.facets.schema.fields is no array"
+            return
+        for place, column in enumerate(fields, start=1):
+            if not isinstance(column, dict):
+                yield f"{where}.facets.schema.fields[{place}] is no object"
+                return
+            yield from _text(column, "name", f"{where}.facets.schema.fields[{place}].name")
+    yield from _column_lineage(item, where)
 
 
 def _column_lineage(item: Mapping[str, Any], where: str) -> Iterator[str]:

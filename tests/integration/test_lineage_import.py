@@ -207,8 +207,12 @@ def changed(path: str, value: Any) -> Event:
     ("wrong", "words"),
     [
         (changed("eventTime", ...), "lacks eventTime"),
-        (changed("eventTime", "yesterday"), "eventTime is \"yesterday\", which is no time"),
+        (changed("eventTime", "yesterday"), "eventTime is \"yesterday\"; it must be a time with its zone"),
         (changed("eventTime", "2026-01-31T08:00:00"), "a time with its zone"),
+        (changed("eventTime", "2026-W05-6T08:00:00+07:00"), "a time with its zone"),
+        (changed("eventTime", "2026-01-31T08:00:00+20:00"), "a time with its zone"),
+        (changed("eventTime", "2026-02-30T08:00:00Z"), "which is no time"),
+        (changed("outputs/0/facets/schema", {"fields": [{"type": "text"}]}), "lacks outputs[1].facets.schema.fields[1].name"),
         (changed("producer", ...), "lacks producer"),
         (changed("producer", "talend"), "which is no URI"),
         (changed("schemaURL", 2), "schemaURL is 2; it must be text"),
@@ -247,10 +251,12 @@ def test_a_wrong_event_is_named_by_its_number_and_nothing_is_imported(wrong: Any
         (json.dumps(event()) + "\nnonsense\n", "event 2 (line 2) is no JSON"),
         (json.dumps(event()).replace('"START"', "NaN").replace('"COMPLETE"', "NaN"), "NaN is no JSON value"),
         ("[" * 100_000, "is no JSON"),
+        (json.dumps(event()).replace('"talend"', "1e999"), "event 1: holds a number that is too large"),
+        (json.dumps(event()).replace('"talend"', "[" * 900 + "]" * 900), "event 1: "),
     ],
 )
 def test_what_is_no_json_is_refused_in_a_sentence(text: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"JSON|no event") as refused:
+    with pytest.raises(UserError, match="event") as refused:
         read_events(written(tmp_path, text))
     assert words in str(refused.value)
 

@@ -321,6 +321,36 @@ def test_two_forwarders_take_turns(opened: Warehouse, box: psycopg.Connection[An
     assert len(receiver.tried) == 2
 
 
+def test_a_forwarder_that_is_killed_loses_nothing(opened: Warehouse, box: psycopg.Connection[Any], receiver: Receiver) -> None:
+    names = [f"k{number}" for number in range(40)]
+    happen(opened, box, *names)
+    with receiver.serving():
+        child = subprocess.Popen(
+            [str(Path(sys.executable).with_name("dopa")), "lineage", "forward"],
+            env=os.environ | {"DOPA_STATE": str(opened.state), "OPENLINEAGE_URL": f"http://127.0.0.1:{receiver.port}"},
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def kill(_: dict[str, Any]) -> int:
+            if len(receiver.events) == outbox._NOTE_EVERY + 5:
+                child.kill()
+            return 200
+
+        receiver.answer = kill
+        assert child.wait(30) != 0
+        receiver.answer = lambda _: 200
+        use(receiver)
+        until = time.monotonic() + 10
+        # The server takes a moment to see that the killed one is gone.
+        while forward(box, at_once=True).busy and time.monotonic() < until:
+            pass
+    order = [(event["job"]["name"], event["eventType"]) for event in receiver.events]
+    assert {name: [state for job, state in dict.fromkeys(order) if job == name] for name, _ in order} == every(*names)
+    assert len(order) - len(set(order)) <= outbox._NOTE_EVERY, "only what was not noted yet is sent again"
+    assert standing(box, "http").waiting == 0
+
+
 def test_all_receivers_of_a_composite_get_every_event(
     opened: Warehouse, box: psycopg.Connection[Any], receiver: Receiver, tmp_path: Path
 ) -> None:
