@@ -191,6 +191,7 @@ def test_the_whole_demo_runs_on_it(server: Server, tmp_path: Path, rights: str) 
     assert "nothing new" in again.stderr
     trace = subprocess.run([dopa, "trace", "hotels_licensed"], env=environment, capture_output=True, text=True, timeout=60)
     assert "legal_affairs/hotel_licence" in trace.stdout
+    subprocess.run([dopa, "lineage", "seal"], env=environment, check=True, timeout=60)
     proof = subprocess.run([dopa, "lineage", "verify", "--json"], env=environment, capture_output=True, text=True, timeout=60)
     assert proof.returncode == 0, proof.stdout
     notes = json.loads(proof.stdout)["notes"]
