@@ -212,6 +212,19 @@ def test_a_monthly_dataset_shows_which_month_is_missing(
     assert "2026-01-01" not in instance.get_materialized_partitions(key)
 
 
+def test_the_nightly_proof_fails_where_something_was_done_by_hand(
+    own_demo: Any, instance: dg.DagsterInstance, defs: dg.Definitions
+) -> None:
+    job = defs.resolve_job_def("lineage_proof")
+    assert job.execute_in_process(instance=instance, raise_on_error=False).success
+    with open_warehouse(own_demo.settings) as warehouse, warehouse.connect(Role.TRANSFORMER) as connection:
+        connection.execute("delete from marts.hotels where licence_no = (select min(licence_no) from marts.hotels)")
+    failed = job.execute_in_process(instance=instance, raise_on_error=False)
+    (failure,) = [event.step_failure_data for event in failed.all_node_events if event.is_step_failure]
+    assert failure.error is not None
+    assert "marts.hotels has 299 rows and its last write recorded 300" in failure.error.message
+
+
 def test_metadata_shows_counts_and_no_personal_value(own_demo: Any, instance: dg.DagsterInstance) -> None:
     event = instance.get_latest_materialization_event(source_key("person_register"))
     assert event is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import socket
@@ -190,6 +191,11 @@ def test_the_whole_demo_runs_on_it(server: Server, tmp_path: Path, rights: str) 
     assert "nothing new" in again.stderr
     trace = subprocess.run([dopa, "trace", "hotels_licensed"], env=environment, capture_output=True, text=True, timeout=60)
     assert "legal_affairs/hotel_licence" in trace.stdout
+    subprocess.run([dopa, "lineage", "seal"], env=environment, check=True, timeout=60)
+    proof = subprocess.run([dopa, "lineage", "verify", "--json"], env=environment, capture_output=True, text=True, timeout=60)
+    assert proof.returncode == 0, proof.stdout
+    notes = json.loads(proof.stdout)["notes"]
+    assert [note[:18] for note in notes] == ([] if rights == "every right" else ["One database login"])
 
 
 def test_one_role_for_everything_may_change_records_and_the_anchor_tells(server: Server, tmp_path: Path) -> None:

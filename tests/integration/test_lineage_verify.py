@@ -77,13 +77,14 @@ def copied(demo: Any, folder: Path) -> Settings:
 def department(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Department]:
     settings = copied(demo, tmp_path_factory.mktemp("tampered") / "state")
     with open_warehouse(settings) as warehouse:
+        seal(warehouse)  # a run takes digests as far as its second lasts
         yield Department(settings, warehouse, set())
 
 
 def test_an_undisturbed_demo_agrees_and_says_what_was_looked_at(department: Department, demo: Any) -> None:
     verdict = verify(department.warehouse, department.settings.releases_path)
     assert verdict.findings == []
-    assert verdict.notes == [], "the end of the run sealed and digested all of it"
+    assert verdict.notes == []
     ((rows,), (writes,), (events,)) = department.execute(
         "select sum(rows_held) from ops.delivery union all select count(*) from lineage.write"
         " union all select count(*) from lineage.event"
@@ -237,6 +238,7 @@ def test_records_that_prove_nothing_prove_no_rebase(department: Department) -> N
 @pytest.fixture
 def fresh(own_demo: Any) -> Iterator[Department]:
     with open_warehouse(own_demo.settings) as warehouse:
+        seal(warehouse)
         yield Department(own_demo.settings, warehouse, set())
 
 
