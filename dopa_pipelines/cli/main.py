@@ -11,6 +11,7 @@ import sys
 import typer
 
 from dopa_pipelines.cli import (
+    auditing,
     changes,
     checking,
     ingesting,
@@ -48,6 +49,7 @@ rebuilding.add_to(app)
 retaining.add_to(app)
 lineage.add_to(app)
 changes.add_to(app)
+auditing.add_to(app)
 verifying.add_to(app)
 
 

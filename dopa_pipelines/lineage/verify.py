@@ -489,36 +489,17 @@ with sealed as (
     select s.*, lag(s.seq, 1, 0::bigint) over w as seq_before, lag(s.hash, 1, repeat('0', 64)) over w as hash_before
     from lineage.seal s window w as (order by s.seq)
 ), told as (
-    select s.*, w.id as write_id, w.target,
-        case s.subject
-            when 'event' then jsonb_build_object(
-                'id', e.id, 'write_id', e.write_id, 'run_id', e.run_id,
-                'event_time', extract(epoch from e.event_time), 'event', e.event
-            )
-            else jsonb_build_object(
-                'id', d.id, 'write_id', d.write_id, 'target', d.target, 'rows', d.rows, 'digest', d.digest,
-                'taken_at', extract(epoch from d.taken_at)
-            )
-        end as subject_told,
-        coalesce(e.id, d.id) is not null as there,
-        case when w.id is not null then jsonb_build_object(
-            'id', w.id, 'kind', w.kind, 'target', w.target, 'transaction_id', w.transaction_id::text,
-            'cluster', w.cluster, 'run_id', w.run_id, 'parent_run_id', w.parent_run_id,
-            'written_at', extract(epoch from w.written_at), 'written_by', w.written_by, 'code', w.code,
-            'version', w.version, 'inputs', w.inputs, 'rows_in', w.rows_in, 'rows_out', w.rows_out,
-            'detail', w.detail, 'environment', w.environment
-        ) end as write_told
+    select s.*, t.write_id, w.id as there_write, w.target, t.id is not null as there, t.told as subject_told, t.write_told
     from sealed s
-    left join lineage.event e on s.subject = 'event' and e.id = s.subject_id
-    left join lineage.digest d on s.subject = 'digest' and d.id = s.subject_id
-    left join lineage.write w on w.id = coalesce(e.write_id, d.write_id)
+    left join lineage.sealable t on t.subject = s.subject and t.id = s.subject_id
+    left join lineage.write w on w.id = t.write_id
 ), held as (
-    select seq, subject, subject_id, seq_before, there, write_id, target, write_sha256 is not null as of_write,
+    select seq, subject, subject_id, seq_before, there, there_write, target, write_sha256 is not null as of_write,
         seq = seq_before + 1 as follows,
         hash = encode(sha256(convert_to(concat_ws(' ',
             hash_before, seq, subject, subject_id, subject_sha256, coalesce(write_sha256, '-')), 'UTF8')), 'hex') as linked,
-        subject_sha256 = encode(sha256(convert_to(subject_told::text, 'UTF8')), 'hex') as same_subject,
-        write_sha256 is not distinct from encode(sha256(convert_to(write_told::text, 'UTF8')), 'hex') as same_write
+        subject_sha256 = encode(sha256(convert_to(subject_told, 'UTF8')), 'hex') as same_subject,
+        write_sha256 is not distinct from encode(sha256(convert_to(write_told, 'UTF8')), 'hex') as same_write
     from told
 )
 select * from held where not (follows and linked and there and same_subject and same_write) order by seq

@@ -247,8 +247,33 @@ $$;
 comment on function lineage.rebase is
     'Record that a table whose rows are those of before has them by other transactions now (a restore, a rewrite, a move)';
 
--- Waits for no writer and keeps none waiting: it reads what is committed, and takes turns with other sealers only. What a seal
--- is over is text: JSON with its keys in a fixed order, moments as seconds, so that no setting of a session changes it.
+-- What a seal is over is text: JSON with its keys in a fixed order, moments as seconds: no setting of a session changes it.
+create view lineage.sealable as
+with told as (
+    select 'event'::text as subject, e.id, e.write_id, jsonb_build_object(
+        'id', e.id, 'write_id', e.write_id, 'run_id', e.run_id,
+        'event_time', extract(epoch from e.event_time), 'event', e.event
+    )::text as told
+    from lineage.event e
+    union all
+    select 'digest'::text, d.id, d.write_id, jsonb_build_object(
+        'id', d.id, 'write_id', d.write_id, 'target', d.target, 'rows', d.rows, 'digest', d.digest,
+        'taken_at', extract(epoch from d.taken_at)
+    )::text
+    from lineage.digest d
+)
+select told.subject, told.id, told.write_id, told.told, case when w.id is not null then jsonb_build_object(
+    'id', w.id, 'kind', w.kind, 'target', w.target, 'transaction_id', w.transaction_id::text,
+    'cluster', w.cluster, 'run_id', w.run_id, 'parent_run_id', w.parent_run_id,
+    'written_at', extract(epoch from w.written_at), 'written_by', w.written_by, 'code', w.code,
+    'version', w.version, 'inputs', w.inputs, 'rows_in', w.rows_in, 'rows_out', w.rows_out,
+    'detail', w.detail, 'environment', w.environment
+)::text end as write_told
+from told
+left join lineage.write w on w.id = told.write_id;
+comment on view lineage.sealable is 'The texts that seals are over: of events and digests, and of the writes that they are of';
+
+-- Waits for no writer and keeps none waiting: it reads what is committed, and takes turns with other sealers only.
 create function lineage.seal_pending() returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -264,29 +289,9 @@ begin
     v_hash := coalesce(v_hash, repeat('0', 64));
     for v_item in
         select p.subject, p.id, encode(sha256(convert_to(p.told, 'UTF8')), 'hex') as subject_sha256,
-            case when w.id is not null then encode(sha256(convert_to(jsonb_build_object(
-                'id', w.id, 'kind', w.kind, 'target', w.target, 'transaction_id', w.transaction_id::text,
-                'cluster', w.cluster, 'run_id', w.run_id, 'parent_run_id', w.parent_run_id,
-                'written_at', extract(epoch from w.written_at), 'written_by', w.written_by, 'code', w.code,
-                'version', w.version, 'inputs', w.inputs, 'rows_in', w.rows_in, 'rows_out', w.rows_out,
-                'detail', w.detail, 'environment', w.environment
-            )::text, 'UTF8')), 'hex') end as write_sha256
-        from (
-            select 'event' as subject, e.id, e.write_id, jsonb_build_object(
-                'id', e.id, 'write_id', e.write_id, 'run_id', e.run_id,
-                'event_time', extract(epoch from e.event_time), 'event', e.event
-            )::text as told
-            from lineage.event e
-            where not exists (select from lineage.seal s where s.subject = 'event' and s.subject_id = e.id)
-            union all
-            select 'digest', d.id, d.write_id, jsonb_build_object(
-                'id', d.id, 'write_id', d.write_id, 'target', d.target, 'rows', d.rows, 'digest', d.digest,
-                'taken_at', extract(epoch from d.taken_at)
-            )::text
-            from lineage.digest d
-            where not exists (select from lineage.seal s where s.subject = 'digest' and s.subject_id = d.id)
-        ) p
-        left join lineage.write w on w.id = p.write_id
+            encode(sha256(convert_to(p.write_told, 'UTF8')), 'hex') as write_sha256
+        from lineage.sealable p
+        where not exists (select from lineage.seal s where s.subject = p.subject and s.subject_id = p.id)
         order by p.subject desc, p.id
     loop
         v_seq := v_seq + 1;
