@@ -15,6 +15,7 @@ import psycopg
 
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.publishing import columns_of, load_publications
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
@@ -35,7 +36,8 @@ class Platform:
     """The open warehouse and dbt project of a run.
 
     ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
-    run, by unique id.
+    run, by unique id. ``column_lineage`` of the models that it built, and ``problems``: why columns of one cannot be resolved, by
+    ``schema.table``.
     """
 
     def __init__(self, settings: Settings, warehouse: Warehouse, project: Project) -> None:
@@ -44,6 +46,8 @@ class Platform:
         self.project = project
         self.passed: set[str] = set()
         self.built: dict[str, NodeResult] = {}
+        self.column_lineage: dict[str, dg.TableColumnLineage] = {}
+        self.problems: dict[str, str] = {}
 
 
 @dg.resource(description="The warehouse and the dbt project; open while a run lasts")
@@ -64,17 +68,17 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
 
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
-    """Make OpenLineage events of the run's work and writes. They can be made later, too: a failure here fails no run."""
-    from dopa_pipelines.lineage.openlineage import record_events
+    """Make events and column lineage of the run's work and writes. That can be done later, too: a failure here fails no run."""
+    from dopa_pipelines.lineage.recording import bring_up_to_date
 
     try:
         end_dead_work(platform.warehouse)
-        with platform.warehouse.connect() as connection:
-            record_events(connection, contracts=load_contracts(platform.settings.contracts))
-            connection.commit()
+        publications = load_publications(platform.settings.contracts / "open_data").publications
+        contracts = load_contracts(platform.settings.contracts)
+        bring_up_to_date(platform.warehouse, contracts, published=columns_of(publications))
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
-            context.log.warning(f"the run's lineage events were not recorded; the next run makes up for it: {error}")
+            context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")
 
 
 def report(asset: str, state: str, **facts: Any) -> None:

@@ -39,6 +39,7 @@ def publication_asset(publication: Publication) -> dg.AssetsDefinition:
             ),
             "licence": publication.licence,
             "schedule": publication.schedule,
+            "trace": f"dopa trace release:{publication.name} --format html > {publication.name}.html",
         },
     )
     def release(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
@@ -54,7 +55,15 @@ def publication_asset(publication: Publication) -> dg.AssetsDefinition:
                 "version": made.version,
                 "folder": dg.MetadataValue.path(str(made.path)),
                 "files": ", ".join(made.files),
+                "dagster/column_lineage": _column_lineage(publication),
             }
         )
 
     return release
+
+
+def _column_lineage(publication: Publication) -> dg.TableColumnLineage:
+    source = model_key(publication.source)
+    return dg.TableColumnLineage(
+        {column.name: [dg.TableColumnDep(asset_key=source, column_name=column.source)] for column in publication.columns}
+    )

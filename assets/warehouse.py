@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+import psycopg
 
 from assets.platform import Platform, report
 from dopa_pipelines.transform import Model, NodeResult, Project, Test
@@ -29,7 +30,7 @@ def model_asset(model: Model) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{model.schema}__{model.name}",
         specs=[_spec(model, key)],
-        check_specs=[_check_spec(test, key) for test in model.tests],
+        check_specs=[*(_check_spec(test, key) for test in model.tests), _column_lineage_spec(key)],
     )
     def build(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         report(model.target, "started", kind="model")
@@ -46,6 +47,7 @@ def model_asset(model: Model) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(key, metadata=_metadata(platform, model, built))
         for test in model.tests:
             yield _check_result(key, test, results.get(test.unique_id))
+        yield _column_lineage_result(key, platform.problems.get(model.target))
 
     return build
 
@@ -82,6 +84,41 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
         tests = [results.get(test.unique_id) for test in model.tests if test.blocking]
         if (built := results.get(model.unique_id)) and built.passed and all(test and test.passed for test in tests):
             platform.passed.add(model.target)
+    _resolve_columns(context, platform, models)
+
+
+def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
+    """Bring the column graph to what was built. It can be made up for later, too: a failure here fails no run."""
+    from dopa_pipelines.lineage.columngraph import record_columns
+    from dopa_pipelines.lineage.columntrace import DIRECT, definitions, edges_into, problem_text
+    from dopa_pipelines.lineage.store import identity
+
+    try:
+        with platform.warehouse.connect() as connection:
+            record_columns(connection)
+            connection.commit()
+            named = identity(connection)
+            datasets = {named.table(model.target): model.target for model in models}
+            made = definitions(connection, datasets)
+            for dataset, target in datasets.items():
+                deps: dict[str, list[dg.TableColumnDep]] = {}
+                for edge in edges_into(connection, dataset):
+                    source = named.target(edge.source)
+                    if edge.subtype in DIRECT and source is not None:
+                        dep = dg.TableColumnDep(asset_key=model_key(source), column_name=edge.source_column)
+                        deps.setdefault(str(edge.target_column), []).append(dep)
+                platform.column_lineage[target] = dg.TableColumnLineage(
+                    {column: list(dict.fromkeys(found)) for column, found in deps.items()}
+                )
+                if dataset not in made:
+                    platform.problems[target] = "its columns are not recorded yet"
+                elif problem := made[dataset].problem:
+                    platform.problems[target] = problem_text(problem)
+                else:
+                    platform.problems.pop(target, None)
+    except psycopg.Error as error:
+        context.log.warning(f"the columns' lineage was not recorded; the next run makes up for it: {error}")
+        platform.problems |= {model.target: f"its columns were not recorded: {error}" for model in models}
 
 
 def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
@@ -103,6 +140,7 @@ def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
             "dagster/column_schema": dg.TableSchema(columns=columns),
             "dagster/table_name": model.target,
             "dbt_model": f"dbt_project/{model.path}",
+            "trace": f"dopa trace {model.target} --up --down --format html > {model.name}.html",
         },
     )
 
@@ -114,8 +152,23 @@ def _check_spec(test: Test, key: dg.AssetKey) -> dg.AssetCheckSpec:
     )  # fmt: skip
 
 
+def _column_lineage_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        "column_lineage", asset=key, description="Where each column comes from can be resolved: nothing of it is guessed"
+    )
+
+
+def _column_lineage_result(key: dg.AssetKey, problem: str | None) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key, check_name="column_lineage", passed=problem is None, severity=dg.AssetCheckSeverity.WARN,
+        description=problem,
+    )  # fmt: skip
+
+
 def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, Any]:
     facts: dict[str, Any] = {"seconds": round(built.seconds, 3)}
+    if lineage := platform.column_lineage.get(model.target):
+        facts["dagster/column_lineage"] = lineage
     if model.materialized == "view":
         return facts
     with platform.warehouse.connect() as connection:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from benchmarks.measure import Row
@@ -73,6 +75,7 @@ class _Measures:
         )
         peak = max(item["peak_mb"] for item in ours.values())
         rows.append(Row("client memory at every size", f"{peak:.0f} MB", "", "", "≤ 600 MB", peak <= 600))
+        rows.append(self.cpu(ours[MAIN]["seconds"]))
         rows += self.other_forms(ours[MAIN]["seconds"])
         rows += self.again(ours[MAIN]["seconds"])
         rows += self.peers(MAIN / ours[MAIN]["seconds"])
@@ -185,6 +188,35 @@ class _Measures:
             f"its parser alone (calamine) {parsed:.2f} s",
             f"{seconds / parsed:.2f}",
         )
+
+    def cpu(self, seconds: float) -> Row:
+        """What bounds the ingest: the work that client and server have together, and the cores there are for it."""
+        path = self.file("csv", MAIN)
+        before = self.server_cpu()
+        client = self.ingest("csv", path)["cpu"]
+        between = self.server_cpu()
+        self.copy(path)
+        server, theirs = between - before, self.server_cpu() - between
+        cores = os.cpu_count() or 1
+        return Row(
+            f"CPU seconds of the register, {MAIN:,} rows",
+            f"client {client:.2f} + server {server:.2f} = {client + server:.2f} s; on {cores} cores at least"
+            f" {(client + server) / cores:.2f} s, {(client + server) / cores / seconds:.0%} of its time",
+            f"raw COPY {theirs:.2f} s",
+            f"{(client + server) / theirs:.2f}",
+        )
+
+    def server_cpu(self) -> float:
+        """CPU seconds of the server so far, of its ended processes included."""
+        assert self.warehouse.server is not None
+        postmaster = psutil.Process(int((self.warehouse.server.data / "postmaster.pid").read_text().split()[0]))
+        found = 0.0
+        for process in (postmaster, *postmaster.children()):
+            times = process.cpu_times()
+            found += times.user + times.system
+            if process == postmaster:
+                found += times.children_user + times.children_system
+        return found
 
     def file(self, form: Form, size: int) -> Path:
         path = self.folder / f"{form}_{size}.txt"

@@ -26,11 +26,11 @@ def main(state: str, contract_path: str, path: str, fresh: str) -> None:
                     connection.execute(sql.SQL("drop table if exists {}").format(table))
                 connection.execute("delete from ops.delivery where dataset = %s", (contract.dataset,))
                 connection.commit()
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         delivery = ingest(warehouse, contract, Path(path))
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     said = {
-        "status": delivery.status, "problem": delivery.problem, "rows": delivery.rows_read, "seconds": seconds,
+        "status": delivery.status, "problem": delivery.problem, "rows": delivery.rows_read, "seconds": seconds, "cpu": cpu,
         "steps": delivery.seconds, "peak_mb": peak_mb(),
     }  # fmt: skip
     print(json.dumps(said))

@@ -6,6 +6,7 @@ The only module of the engine's package that imports Dagster.
 import dagster as dg
 
 from assets.platform import platform_resource
+from assets.proof import lineage_proof
 from assets.publications import publication_assets
 from assets.sources import source_assets
 from assets.warehouse import model_assets
@@ -35,7 +36,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             events,
         ],
         asset_checks=[forwarded],
-        jobs=[EVERYTHING, *jobs],
+        jobs=[EVERYTHING, lineage_proof, *jobs],
         schedules=schedules,
         sensors=[delivery_sensor(contracts), housekeeping_sensor(), lineage_sensor()],
         resources={"platform": platform_resource},

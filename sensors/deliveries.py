@@ -64,6 +64,8 @@ def delivery_sensor(contracts: Contracts) -> dg.SensorDefinition:
 def _requests(
     contract: Contract, calendar: dg.MonthlyPartitionsDefinition | None, path: Path, look: list[float]
 ) -> Iterator[dg.RunRequest]:
+    from dopa_pipelines.sources.containers import readable_name
+
     partition = None
     if contract.partition and calendar is not None:
         period = contract.period_of(path.name)
@@ -73,8 +75,8 @@ def _requests(
         if partition not in keys:
             return
     yield dg.RunRequest(
-        run_key=f"{contract.dataset}/{path.name}/{look[0]}/{look[1]}",
+        run_key=f"{contract.dataset}/{readable_name(path)}/{look[0]}/{look[1]}",
         asset_selection=[source_key(contract.dataset)],
         partition_key=partition,
-        tags={"dopa/delivery": path.name[:60]},
+        tags={"dopa/delivery": readable_name(path)[:60]},
     )

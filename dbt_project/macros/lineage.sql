@@ -2,6 +2,8 @@
     and the rows commit together, also when dbt is run by hand. The server adds transaction, user and time, and finds
     the latest write of each input.
 
+    Beside the compiled SQL and its checksum, the code is the git commit in DOPA_GIT_COMMIT, which `dopa` sets; dbt cannot ask git.
+
     The run is DOPA_RUN_ID (the run of `dopa` or Dagster that started dbt; its parent, if any, DOPA_PARENT_RUN_ID), or
     else dbt's own invocation. A view holds no rows of its own: its rows_out is null. -#}
 {% macro record_write() -%}
@@ -14,12 +16,14 @@
         {{ quoted(this.schema ~ '.' ~ this.identifier) }},
         {{ quoted(env_var('DOPA_RUN_ID', '') or invocation_id) }},
         {{ quoted(env_var('DOPA_PARENT_RUN_ID')) if env_var('DOPA_PARENT_RUN_ID', '') else 'null' }},
-        jsonb_build_object(
+        jsonb_strip_nulls(jsonb_build_object(
             'unique_id', {{ quoted(model.unique_id) }},
             'path', {{ quoted(model.original_file_path) }},
             'checksum', encode(sha256(convert_to(code.compiled, 'UTF8')), 'hex'),
-            'compiled', code.compiled
-        ),
+            'compiled', code.compiled,
+            'git_commit', {{ quoted(env_var('DOPA_GIT_COMMIT')) if env_var('DOPA_GIT_COMMIT', '') else 'null' }},
+            'git_changed', {{ 'true' if env_var('DOPA_GIT_COMMIT', '') and env_var('DOPA_GIT_CHANGED', '') == '1' else 'null' }}
+        )),
         {{ quoted(model.checksum.checksum) }},
         {{ quoted(tojson(inputs)) }}::jsonb,
         null,
@@ -40,13 +44,48 @@
 {#- What a node reads, as lineage.write has it. -#}
 {% macro inputs_of(node) -%}
     {%- set inputs = [] -%}
-    {%- for unique_id in node.depends_on.nodes -%}
-        {%- set input = graph.sources.get(unique_id) or graph.nodes.get(unique_id) -%}
-        {%- if input and input.get('config', {}).get('materialized') != 'ephemeral' -%}
-            {%- do inputs.append({'name': input.schema ~ '.' ~ (input.get('identifier') or input.alias)}) -%}
-        {%- endif -%}
+    {%- for input in nodes_read(node) -%}
+        {%- do inputs.append({'name': input.schema ~ '.' ~ (input.get('identifier') or input.alias)}) -%}
     {%- endfor -%}
     {{ return(inputs) }}
+{%- endmacro %}
+
+
+{#- Pre-hook outside a transaction, which begins the model's own as one that sees a single moment: the inputs recorded are the
+    inputs read, also when a load commits while the model is built.
+
+    It begins the transaction itself: dbt-postgres leaves that to psycopg2, which takes the `commit` that dbt sends before such
+    hooks for a statement like any other and begins none afterwards.
+
+    What is read is locked (against being replaced, not against readers or writers of rows) before the snapshot is taken. A load
+    that replaces a table whole, waited for afterwards, would leave the snapshot without a row of it. A view reads nothing when it
+    is made. -#}
+{% macro begin_snapshot() -%}
+    begin isolation level repeatable read
+    {%- if execute and model.config.materialized != 'view' -%}
+        {%- set names = [] -%}
+        {%- for input in nodes_read(model) -%}
+            {%- do names.append(adapter.quote(input.schema) ~ '.' ~ adapter.quote(input.get('identifier') or input.alias)) -%}
+        {%- endfor -%}
+        {%- if names -%}
+            ; lock table {{ names | unique | sort | join(', ') }} in access share mode
+        {%- endif -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{#- The tables and views that a node reads, as nodes of the graph; those of an ephemeral model instead of it. -#}
+{% macro nodes_read(node) -%}
+    {%- set found = [] -%}
+    {%- for unique_id in node.depends_on.nodes -%}
+        {%- set input = graph.sources.get(unique_id) or graph.nodes.get(unique_id) -%}
+        {%- if input and input.get('config', {}).get('materialized') == 'ephemeral' -%}
+            {%- do found.extend(nodes_read(input)) -%}
+        {%- elif input -%}
+            {%- do found.append(input) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(found) }}
 {%- endmacro %}
 
 

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from dopa_pipelines.cli import (
+    changes,
     checking,
     ingesting,
     lineage,
@@ -22,6 +23,7 @@ from dopa_pipelines.cli import (
     running,
     standing,
     tracing,
+    verifying,
 )
 from dopa_pipelines.cli.console import fail
 from dopa_pipelines.errors import UserError
@@ -45,6 +47,8 @@ quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)
 lineage.add_to(app)
+changes.add_to(app)
+verifying.add_to(app)
 
 
 def _run() -> None:
@@ -67,7 +71,10 @@ def main() -> None:
     except UserError as error:
         fail(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer makes an exit code of Ctrl-C by itself, and says nothing.
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
         fail("interrupted; what was finished is kept, the rest is done by the same command again")
         sys.exit(130)
     except BrokenPipeError:

@@ -53,7 +53,7 @@ def outstanding(
         target: (int(write), version)
         for target, write, version in connection.execute(
             "select distinct on (target) target, id, version from lineage.write"
-            " where environment = 'production' and kind <> 'migration' order by target, id desc"
+            " where environment = 'production' and kind not in ('migration', 'rebase') order by target, id desc"
         )
     }
     changed = {target: write for target, (write, _) in latest.items()}

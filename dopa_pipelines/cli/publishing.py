@@ -25,8 +25,8 @@ def publish_command(
     from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.documents import did_you_mean
     from dopa_pipelines.errors import UserError
-    from dopa_pipelines.lineage.openlineage import record_events
-    from dopa_pipelines.publishing import load_publications, publish
+    from dopa_pipelines.lineage.recording import bring_up_to_date
+    from dopa_pipelines.publishing import columns_of, load_publications, publish
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -45,9 +45,7 @@ def publish_command(
                 releases.append(publish(warehouse, settings, known[name], run_id))
             except UserError as error:
                 problems[name] = str(error)
-        with warehouse.connect() as connection:
-            record_events(connection, contracts=load_contracts(settings.contracts))
-            connection.commit()
+        bring_up_to_date(warehouse, load_contracts(settings.contracts), published=columns_of(found.publications))
     if as_json:
         print_json({"releases": [release.as_dict() for release in releases], "problems": problems})
     else:

@@ -15,6 +15,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 RevealOption = Annotated[
     bool, typer.Option("--reveal", help="Show personal values and the original rows; this is logged with your name")
 ]
+ContractOption = Annotated[Path | None, typer.Option("--contract", help="Take the contract from this file")]
 DeliveryOption = Annotated[int | None, typer.Option("--delivery", help="Only rows that this delivery brought")]
 
 
@@ -34,6 +35,7 @@ def list_command(
     delivery: DeliveryOption = None,
     code: Annotated[str | None, typer.Option("--code", help="Only rows with this reason code")] = None,
     reveal: RevealOption = False,
+    contract_file: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rejected rows of a dataset, the latest deliveries first."""
@@ -43,7 +45,7 @@ def list_command(
     from dopa_pipelines.warehouse import Role, open_warehouse
 
     settings = load_settings()
-    contract = contract_for(settings, dataset) if dataset else None
+    contract = contract_for(settings, dataset, contract_file) if dataset else None
     with open_warehouse(settings) as warehouse, warehouse.connect(Role.CUSTODIAN) as connection:
         if contract is None:
             counts = overview(connection)
@@ -82,6 +84,7 @@ def show_command(
     row: Annotated[int, typer.Argument(help="Row of the file, as `dopa quarantine list` shows it")],
     delivery: DeliveryOption = None,
     reveal: RevealOption = False,
+    contract_file: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """One rejected row: each column as it came, and what is wrong with it."""
@@ -93,7 +96,7 @@ def show_command(
     from dopa_pipelines.warehouse import Role, open_warehouse
 
     settings = load_settings()
-    contract = contract_for(settings, dataset)
+    contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse, warehouse.connect(Role.CUSTODIAN) as connection:
         found = list(rejected_rows(connection, contract, reveal=reveal, limit=None, delivery=delivery, row=row))
         if not found:
@@ -122,7 +125,7 @@ def show_command(
             out.print(item.original)
 
 
-def explain_command(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
+def explain_command(dataset: DatasetArgument, contract_file: ContractOption = None, as_json: JsonOption = False) -> None:
     """Why rows of a dataset wait, the most frequent reasons first, and what to do about each."""
     from dopa_pipelines.cli.ingesting import contract_for
     from dopa_pipelines.ingest.quarantine import patterns
@@ -131,7 +134,7 @@ def explain_command(dataset: DatasetArgument, as_json: JsonOption = False) -> No
     from dopa_pipelines.warehouse import Role, open_warehouse
 
     settings = load_settings()
-    contract = contract_for(settings, dataset)
+    contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse, warehouse.connect(Role.CUSTODIAN) as connection:
         found = patterns(connection, contract)
     if as_json:
@@ -156,14 +159,14 @@ def replay_command(
     dataset: DatasetArgument,
     why: Annotated[str, typer.Option("--why", help="What was mended; kept with your name")],
     delivery: DeliveryOption = None,
-    contract_file: Annotated[Path | None, typer.Option("--contract", help="Take the contract from this file")] = None,
+    contract_file: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Enforce rejected rows again and load those that pass now. Rows that later deliveries replaced are left alone."""
     from dopa_pipelines.cli.ingesting import contract_for
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import replay
-    from dopa_pipelines.lineage.openlineage import record_events
+    from dopa_pipelines.lineage.recording import bring_up_to_date
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -173,9 +176,7 @@ def replay_command(
     contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse:
         result = replay(warehouse, contract, why=why.strip(), delivery=delivery)
-        with warehouse.connect() as connection:
-            record_events(connection, contracts=[contract])
-            connection.commit()
+        bring_up_to_date(warehouse, [contract])
     if as_json:
         print_json(result.as_json())
         return
@@ -192,6 +193,7 @@ def export_command(
     dataset: DatasetArgument,
     to: Annotated[Path | None, typer.Option("--to", help="Workbook to write; default DATASET_rejected.xlsx")] = None,
     delivery: DeliveryOption = None,
+    contract_file: ContractOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """A workbook of the rejected rows for their bureau, reasons in Thai; this is logged. Corrected, it is a delivery."""
@@ -201,7 +203,7 @@ def export_command(
     from dopa_pipelines.warehouse import Role, open_warehouse
 
     settings = load_settings()
-    contract = contract_for(settings, dataset)
+    contract = contract_for(settings, dataset, contract_file)
     path = to or Path(f"{dataset}_rejected.xlsx")
     with open_warehouse(settings) as warehouse, warehouse.connect(Role.CUSTODIAN) as connection:
         log_look(connection, "quarantine exported", f"quarantine.{dataset}", {"file": path.name, "delivery": delivery})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ def rebuild_command(
     apply: Annotated[
         bool, typer.Option("--apply", help="Where they differ, put what the archive gives in the table's place")
     ] = False,
+    contract_file: Annotated[Path | None, typer.Option("--contract", help="Take the contract from this file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
 ) -> None:
     """Rebuild a table from the archive, beside itself, and compare. Exit code 3: it is not the same."""
@@ -27,7 +29,7 @@ def rebuild_command(
     from dopa_pipelines.warehouse import open_warehouse
 
     settings = load_settings()
-    contract = contract_for(settings, dataset)
+    contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse, err.status(f"{dataset}: reading the archive"):
         result = rebuild(warehouse, contract, apply=apply)
     if as_json:

@@ -14,7 +14,7 @@ import psycopg
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest.replay import is_corrected
-from dopa_pipelines.sources.containers import content_sha256
+from dopa_pipelines.sources.containers import content_sha256, readable_name
 
 SETTLED_SECONDS = 5.0
 """What was changed this recently may still be being written."""
@@ -57,7 +57,7 @@ def _last(connection: psycopg.Connection[Any], contract: Contract, ordered: list
     if not ordered:
         return []
     *others, last = ordered
-    asked = (contract.dataset, last.name)
+    asked = (contract.dataset, readable_name(last))
     named = "select from ops.delivery where dataset = %s and file = %s and status = 'rejected' limit 1"
     if not others or connection.execute(named, asked).fetchone() is None:
         return [last]

@@ -23,7 +23,7 @@ from dopa_pipelines.ingest.load import Delivery, Load, Progress, note_archived, 
 from dopa_pipelines.ingest.replay import NothingWaitsError, correct_again, is_corrected, replay
 from dopa_pipelines.ingest.stream import Clock, Files
 from dopa_pipelines.sources import is_fetched
-from dopa_pipelines.sources.containers import content_sha256, unpacked
+from dopa_pipelines.sources.containers import content_sha256, readable_name, unpacked
 from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse, unfinished
 
@@ -55,6 +55,10 @@ def ingest(
         return _ingest_corrected(warehouse, contract, path, run_id)
     run = run_id or str(uuid.uuid4())
     today = datetime.now(BANGKOK).date()
+    name = readable_name(path)
+    if name != path.name:
+        problem = f"{name}: its name is not UTF-8, so that it cannot be recorded; rename it"
+        return _refuse(warehouse, contract, path, Delivery(contract.dataset, name, "", "rejected", run_id=run), problem)
     try:
         day = _business_date(contract, path, as_of, today)
     except Rejected as refusal:
@@ -83,7 +87,7 @@ def ingest(
                         correct_again(warehouse, connection, contract, delivery, clock)
                     connection.commit()
                     work.done()
-            except Exception as refusal:
+            except BaseException as refusal:
                 if load.dropped_views and not connection.closed:
                     connection.rollback()
                     load.restore_views()
@@ -122,7 +126,7 @@ def _ingest_corrected(warehouse: Warehouse, contract: Contract, path: Path, run_
 def _refuse(warehouse: Warehouse, contract: Contract, path: Path, refused: Delivery, problem: str) -> Delivery:
     """Keep and record a delivery that is refused before it is read."""
     refused.problem = problem
-    with unfinished(path.name), warehouse.connect(Role.LOADER) as connection:
+    with unfinished(refused.file), warehouse.connect(Role.LOADER) as connection:
         take_turn(connection, contract)
         try:
             with Deposit(warehouse.archive, path, Clock()) as deposit:
@@ -188,7 +192,7 @@ def _record_refusal(warehouse: Warehouse, connection: Connection, contract: Cont
         ) values (%s, %s, %s, %s, %s, %s, %s, %s, 'rejected', false, %s, 0, %s, %s, %s, %s, %s, %s) returning id
         """,
         (
-            contract.dataset, contract.bureau, path.name, delivery.sha256, content_bytes(path), contract.version,
+            contract.dataset, contract.bureau, delivery.file, delivery.sha256, content_bytes(path), contract.version,
             contract.checksum, delivery.run_id, delivery.rows_read, delivery.rows_quarantined, delivery.rows_layout,
             json.dumps(delivery.reasons), delivery.problem, json.dumps(delivery.seconds),
             json.dumps(delivery.notes, ensure_ascii=False),

@@ -129,7 +129,7 @@ class Plan:
         except pl.exceptions.PolarsError as error:
             names = ", ".join(name for name, _ in self._rules)
             raise UserError(
-                f"{self.contract.path.name}: a row rule ({names}) cannot be applied to the columns: {error}"
+                f"{self.contract.path.name}: a row rule ({names}) cannot be applied to the columns: {_without_values(error)}"
             ) from error
         columns = [name and self._file_column(name) for name, _, _ in checks]
         return [
@@ -230,18 +230,21 @@ class Plan:
             (~pl.col("readable"), "bad_date"),
             (~pl.col("possible"), "impossible_date"),
         ]
-        earliest = value
+        earliest = latest_day = value
         if not column.partial:
             checks.append((value.is_null(), "bad_date"))
         elif frame["value"].null_count():
-            # A date that is known in part is judged by its earliest day.
-            frame = frame.with_columns(pl.coalesce(value, pl.date(year, pl.coalesce(month, 1), 1)).alias("earliest"))
-            earliest = pl.col("earliest")
+            # A date that is known in part is wrong only if every day that it may be is.
+            frame = frame.with_columns(
+                earliest=pl.coalesce(value, pl.date(year, pl.coalesce(month, 1), 1)),
+                latest=pl.coalesce(value, pl.date(year, pl.coalesce(month, 12), 1).dt.month_end()),
+            )
+            earliest, latest_day = pl.col("earliest"), pl.col("latest")
         if column.maximum is not None:
             latest = self.as_of if column.maximum == "delivery" else _as_date(column, column.maximum)
             checks.append((earliest > latest, "future_date" if latest == self.as_of else "out_of_range"))
         if column.minimum is not None:
-            checks.append((earliest < _as_date(column, column.minimum), "out_of_range"))
+            checks.append((latest_day < _as_date(column, column.minimum), "out_of_range"))
         frame = frame.with_columns(_reason(column, pl.col("t").is_null(), checks))
         values = [frame["value"].alias(column.name)]
         if column.partial:
@@ -322,6 +325,11 @@ def _refuse_patterns(contract: Contract) -> None:
                 f"{contract.path.name}: the pattern {pattern!r} of {name} cannot be applied to columns ({reason});"
                 " write it without looking ahead, behind or back"
             ) from error
+
+
+def _without_values(error: Exception) -> str:
+    """What Polars says of an expression that fails, without the values that it failed on: they may be of people."""
+    return str(error).partition("\n")[0].partition(": [")[0]
 
 
 def _expression(contract: Contract, name: str, text: str) -> pl.Expr:

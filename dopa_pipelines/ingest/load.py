@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 import psycopg
 from psycopg import sql
 
+from dopa_pipelines.code import commit
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected
 from dopa_pipelines.ingest.archive import Deposit, place_of
@@ -99,6 +99,8 @@ class Load:
         self.table = sql.Identifier("raw", contract.dataset)
         self.encoder = Encoder(contract)
         self.incoming: sql.Identifier = sql.Identifier("incoming")
+        self.within = False
+        """Part of another load's transaction, which has made the tables as they must be and holds them."""
         self.direct = False
         self.stored = 0
         self.held_before = 0
@@ -125,12 +127,13 @@ class Load:
 
     def begin(self, as_of: date) -> Changes:
         """Make or migrate the tables and enter the delivery."""
-        # Before anything changes, since later their text would be of the changed table; and apart, since it locks them.
-        with self.warehouse.connect(Role.TRANSFORMER) as connection:
-            self.views = views_on(connection, self.contract)
+        if not self.within:
+            # Before anything changes, since later their text would be of the changed table; and apart, since it locks them.
+            with self.warehouse.connect(Role.TRANSFORMER) as connection:
+                self.views = views_on(connection, self.contract)
         changes = ensure_tables(self.connection, self.contract, self._drop_views)
         if changes.words:
-            self._record_migration(changes.words)
+            record_migration(self.connection, self.contract, self.delivery.run_id, changes.words, self.views)
             self.delivery.notes["table_changed"] = changes.words
         contract, delivery = self.contract, self.delivery
         row = self.connection.execute(
@@ -354,6 +357,7 @@ class Load:
         ).fetchone()
         self._refuse_shrinking(int(held[0]) if held else 0, accept_shrink)
         put_rows(self.connection, self.contract, self.incoming)
+        self.delivery.notes["replaces"] = "all"
         self.connection.execute(
             "update ops.delivery set in_force = false, rows_held = 0"
             " where dataset = %s and id <> %s and (in_force or rows_held <> 0)",
@@ -447,19 +451,6 @@ class Load:
                 " --accept-shrink"
             )
 
-    def _record_migration(self, changes: list[str]) -> None:
-        self.connection.execute(
-            "select lineage.record_write(p_kind => 'migration', p_target => %s, p_run_id => %s, p_code => %s,"
-            " p_version => %s, p_detail => %s)",
-            (
-                self.contract.table,
-                self.delivery.run_id,
-                json.dumps({"checksum": self.contract.checksum, "path": self.contract.path.name}),
-                self.contract.version,
-                json.dumps({"changes": changes}, ensure_ascii=False),
-            ),
-        )
-
     def record_write(self, parent_run_id: str | None) -> int:
         contract, delivery = self.contract, self.delivery
         namespace, name = contract.feed
@@ -474,7 +465,7 @@ class Load:
                 contract.table,
                 delivery.run_id,
                 parent_run_id,
-                json.dumps({"checksum": contract.checksum, "path": _relative(contract.path)}),
+                json.dumps(code_of(contract)),
                 contract.version,
                 json.dumps(inputs, ensure_ascii=False),
                 delivery.rows_read,
@@ -537,6 +528,45 @@ def scope_of(contract: Contract, alias: str) -> list[sql.Composed]:
     ]
 
 
+def record_migration(
+    connection: Connection, contract: Contract, run_id: str | None, changes: list[str], views: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Record that the table changed its form: later readers of older deliveries need to know what its columns were called.
+
+    ``views``: those that stood on it before, with their text.
+    """
+    connection.execute(
+        "select lineage.record_write(p_kind => 'migration', p_target => %s, p_run_id => %s, p_code => %s,"
+        " p_version => %s, p_detail => %s)",
+        (
+            contract.table,
+            run_id,
+            json.dumps(code_of(contract)),
+            contract.version,
+            json.dumps({"changes": changes}, ensure_ascii=False),
+        ),
+    )
+    # Views on a renamed column have another definition now, those on a retyped one are gone: that, too, was no hand.
+    connection.execute(
+        """
+        select lineage.record_write(
+            'migration', v.target, p_run_id => %s, p_environment => (
+                select environment from lineage.write w where w.target = v.target order by w.id desc limit 1
+            ),
+            p_detail => jsonb_build_object('because_of', %s::text)
+                || case when to_regclass(v.name) is null then '{"dropped": true}' else '{}' end::jsonb
+        )
+        from (
+            select name, definition, array_to_string(parse_ident(name), '.') as target
+            from unnest(%s::text[], %s::text[]) as given (name, definition)
+        ) v
+        where pg_get_viewdef(to_regclass(v.name)) is distinct from v.definition
+            and exists (select from lineage.write w where w.target = v.target)
+        """,
+        (run_id, contract.table, [name for name, _ in views], [definition for _, definition in views]),
+    )
+
+
 def note_archived(warehouse: Warehouse, connection: Connection, sha256: str, size: int) -> None:
     """Record that a delivery is in the archive, if it is: what is not recorded, retention would never end."""
     if place_of(warehouse.archive, sha256).is_file():
@@ -566,7 +596,7 @@ def work_of(warehouse: Warehouse, contract: Contract, delivery: Delivery, day: d
         parent_run_id=parent_run_id,
         inputs=[{"namespace": namespace, "name": name}],
         detail={
-            "code": {"checksum": contract.checksum, "path": _relative(contract.path)},
+            "code": code_of(contract),
             **described(contract, delivery.file, day),
         },
     )
@@ -586,6 +616,9 @@ def described(contract: Contract, file: str, day: date | None) -> dict[str, Any]
     return found
 
 
-def _relative(path: Path) -> str:
-    """A contract's path as it is recorded: from the folder of its bureau, never a machine's own."""
-    return "/".join(path.parts[-2:])
+def code_of(contract: Contract) -> dict[str, Any]:
+    """What a load was done by, for its record: the contract's checksum and path, and the commit of the code where it is known.
+
+    The path is from the folder of its bureau, never a machine's own.
+    """
+    return {"checksum": contract.checksum, "path": "/".join(contract.path.parts[-2:]), **commit()}

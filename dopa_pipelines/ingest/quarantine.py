@@ -30,17 +30,14 @@ NUMBER = "quarantine_id"
 MAX_EXPORT = 500_000
 
 WAITS: LiteralString = """
-    d.status = 'loaded' and (
-        d.in_force
-        or d.rows_held > 0 and not exists (
-            select from ops.delivery l
-            where l.dataset = d.dataset and l.id > d.id and l.status = 'loaded' and not l.replayed
-              and (l.sha256 = d.sha256 or l.business_date = d.business_date)
-        )
+    d.status = 'loaded' and not exists (
+        select from ops.delivery l
+        where l.dataset = d.dataset and l.id > d.id and l.status = 'loaded' and not l.replayed
+          and (l.sha256 = d.sha256 or l.business_date = d.business_date or l.notes ->> 'replaces' = 'all')
     )
 """
-"""Whether rejected rows of the delivery ``d`` still matter: the table holds rows of it, and neither the same content nor another
-snapshot of its day came later. That some of its rows were replaced since says nothing about those that were rejected.
+"""Whether rejected rows of the delivery ``d`` still matter: neither the same content, nor another snapshot of its day, nor one
+that takes the place of all came later. That its rows were replaced since says nothing about those that were rejected.
 """
 
 

@@ -26,10 +26,10 @@ from dopa_pipelines.ingest.encode import Encoder
 from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 from dopa_pipelines.ingest.history import apply_snapshot, next_snapshot
-from dopa_pipelines.ingest.load import take_turn
+from dopa_pipelines.ingest.load import code_of, record_migration, take_turn
 from dopa_pipelines.ingest.replay import batches_of, in_names
 from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
-from dopa_pipelines.ingest.tables import DropViews, Renames, ensure_tables, type_sql
+from dopa_pipelines.ingest.tables import DropViews, Renames, ensure_tables, type_sql, views_on
 from dopa_pipelines.scratch import private_folder
 from dopa_pipelines.sources.containers import unpacked
 from dopa_pipelines.warehouse import Role, Warehouse, unfinished
@@ -87,8 +87,9 @@ def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) ->
     with unfinished(f"rebuild of {contract.dataset}"), warehouse.connect(Role.LOADER) as connection:
         _log(connection, contract)
         take_turn(connection, contract)
+        views = views_on(connection, contract)
         changes = ensure_tables(connection, contract, _refuse_views(contract))
-        work = _Rebuild(warehouse, connection, contract, result, Renames(connection, contract, changes.words))
+        work = _Rebuild(warehouse, connection, contract, result, changes.words, views)
         work.run()
         if apply and not result.equal:
             work.apply()
@@ -102,8 +103,8 @@ def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) ->
 def _refuse_views(contract: Contract) -> DropViews:
     def refuse(views: list[str]) -> None:
         raise UserError(
-            f"{contract.dataset}: the contract changes the type of a column on which {', '.join(views)} stand; bring a delivery"
-            " in under it first, and rebuild then"
+            f"{contract.dataset}: under this contract the table is made anew, and {', '.join(views)} stand on it; bring a"
+            " delivery in under it first, and rebuild then"
         )
 
     return refuse
@@ -119,13 +120,22 @@ def _log(connection: Connection, contract: Contract) -> None:
 
 class _Rebuild:
     def __init__(
-        self, warehouse: Warehouse, connection: Connection, contract: Contract, result: Rebuild, renames: Renames
+        self,
+        warehouse: Warehouse,
+        connection: Connection,
+        contract: Contract,
+        result: Rebuild,
+        changes: list[str],
+        views: list[tuple[str, str]],
     ) -> None:
         self.warehouse = warehouse
         self.connection = connection
         self.contract = contract
         self.result = result
-        self.renames = renames
+        self.changes = changes
+        self.views = views
+        self.renames = Renames(connection, contract, changes)
+        self._contracts: dict[str, Contract] = {contract.checksum: contract}
         self.table = sql.Identifier("raw", contract.dataset)
         self.columns = [name for name, _ in contract.table_columns]
 
@@ -176,20 +186,34 @@ class _Rebuild:
         return bool(row and row[0])
 
     def _deliveries(self) -> list[_Recorded]:
-        """Deliveries of which the table holds rows; what later ones replaced wholly has left no trace in it.
+        """Deliveries that have left a trace in the table, oldest first.
 
-        Every snapshot has left one in a history: it says until when other rows held.
+        What was replaced wholly by others of its kind has left none. Under a contract that replaced in another way it may have
+        taken out what a later one would have left. Every snapshot has left one in a history: it says until when other rows held.
         """
         rows = self.connection.execute(
             """
-            select id, file, sha256, coalesce(as_of, received_at::date), contract_checksum, replayed, business_date
+            select id, file, sha256, coalesce(as_of, received_at::date), contract_checksum, replayed, business_date, rows_held
             from ops.delivery
-            where dataset = %s and status = 'loaded' and (rows_held > 0 or business_date is not null)
+            where dataset = %s and status = 'loaded'
             order by id
             """,
             (self.contract.dataset,),
-        )
-        return [_Recorded(*row) for row in rows]
+        ).fetchall()
+        found = [(_Recorded(*row[:-1]), int(row[-1])) for row in rows]
+        known = {checksum for (checksum,) in self.connection.execute("select checksum from ops.contract")}
+        ways = {
+            (contract.load.mode, contract.load.scope, contract.key)
+            for contract in (self._contract_then(item) for item, _ in found if item.contract_checksum in known)
+        }
+        if len(ways) <= 1:
+            return [item for item, held in found if held or item.day is not None]
+        whole = [
+            place
+            for place, (item, _) in enumerate(found)
+            if not item.replayed and item.contract_checksum in known and self._contract_then(item).load.mode == "replace"
+        ]
+        return [item for item, _ in found[max(whole, default=0) :]]
 
     def _note_destroyed(self, recorded: _Recorded) -> None:
         row = self.connection.execute(
@@ -231,8 +255,8 @@ class _Rebuild:
         self._replace(contract, recorded)
 
     def _contract_then(self, recorded: _Recorded) -> Contract:
-        if recorded.contract_checksum == self.contract.checksum:
-            return self.contract
+        if recorded.contract_checksum in self._contracts:
+            return self._contracts[recorded.contract_checksum]
         row = self.connection.execute(
             "select document from ops.contract where checksum = %s", (recorded.contract_checksum,)
         ).fetchone()
@@ -245,11 +269,13 @@ class _Rebuild:
             path = folder / f"{recorded.contract_checksum}.odcs.yaml"
             path.write_text(row[0], "utf-8")
             try:
-                return replace(read_contract(path), path=self.contract.path)
+                found = replace(read_contract(path), path=self.contract.path)
             except DocumentError as error:
                 raise UserError(
                     f"{self.contract.dataset}: the contract of delivery {recorded.id} cannot be read any more: {error}"
                 ) from error
+        self._contracts[recorded.contract_checksum] = found
+        return found
 
     def _source(self, contract: Contract, recorded: _Recorded) -> Any:
         if recorded.replayed:
@@ -394,6 +420,8 @@ class _Rebuild:
 
     def apply(self) -> None:
         """Put the rebuilt rows in the table's place; rows of destroyed deliveries stay as they are."""
+        if self.changes:
+            record_migration(self.connection, self.contract, None, self.changes, self.views)
         columns = self._all_columns()
         gone = sql.Literal([item["delivery"] for item in self.result.destroyed])
         self.connection.execute(sql.SQL("delete from {} where _delivery_id <> all ({}::bigint[])").format(self.table, gone))
@@ -408,10 +436,22 @@ class _Rebuild:
             (
                 self.contract.table,
                 self.contract.version,
-                json.dumps({"checksum": self.contract.checksum}),
+                json.dumps(code_of(self.contract)),
                 self.result.rows + self.result.missing - self.result.extra,
                 json.dumps({"rebuild": True, "deliveries": self.result.deliveries}),
             ),
+        )
+        # What it holds of each delivery is what the rebuild gave it.
+        self.connection.execute(
+            sql.SQL(
+                """
+                with held as (select _delivery_id as id, count(*) as rows from {} group by 1)
+                update ops.delivery d set rows_held = coalesce(held.rows, 0)
+                from ops.delivery o left join held on held.id = o.id
+                where o.id = d.id and d.dataset = %s and d.rows_held is distinct from coalesce(held.rows, 0)
+                """
+            ).format(self.table),
+            (self.contract.dataset,),
         )
         self.result.applied = True
 

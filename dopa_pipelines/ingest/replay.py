@@ -144,6 +144,7 @@ def correct_again(warehouse: Warehouse, connection: Connection, contract: Contra
     connection.execute("drop table if exists incoming")
     result = Delivery(contract.dataset, f"corrections of {delivery.file}", "", "loaded", run_id=delivery.run_id)
     work = _Replay(warehouse, connection, contract, result, 0, clock)
+    work.within = True
     rows = work.candidates(delivery.delivery, dict(found))
     result.sha256 = _name(contract, rows)
     work.enforce(rows)
@@ -323,6 +324,12 @@ def batches_of(contract: Contract, rows: list[dict[str, Any]]) -> Iterator[Batch
         yield batch_of(frame, names)
 
 
+def _whole(number: str | None) -> int | None:
+    """A place in the quarantine as a cell holds it, a number or its text; None of what cannot be one."""
+    found = re.fullmatch(r"\s*0*([1-9][0-9]{0,17})(?:\.0*)?\s*", number or "")
+    return int(found[1]) if found else None
+
+
 def _corrections(contract: Contract, path: Path) -> dict[int, dict[str, str | None]]:
     """Corrected text by place in the quarantine. Raises Rejected where the workbook is not what was exported."""
     try:
@@ -342,12 +349,11 @@ def _corrections(contract: Contract, path: Path) -> dict[int, dict[str, str | No
         text = {name: row[title] for name, title in wanted.items() if title is not None}
         if number is None and not any(text.values()):
             continue
-        try:
-            key = int(float(number or ""))
-        except ValueError:
+        key = _whole(number)
+        if key is None:
             raise Rejected(
                 f"{path.name}: row {place} has no {NUMBER}; new rows come with the bureau's own delivery, not with corrections"
-            ) from None
+            )
         if key in found:
             raise Rejected(f"{path.name}: row {place} repeats {NUMBER} {key}; each rejected row may be corrected once")
         found[key] = text

@@ -8,9 +8,12 @@ values go (PDPA, B.E. 2562, section 37 (3): personal data is erased when its ret
 from __future__ import annotations
 
 import getpass
+import json
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -66,8 +69,21 @@ def end_retention(warehouse: Warehouse, contracts: Iterable[Contract], today: da
             _hold_back(connection, everything)
             for (sha256,) in connection.execute("select sha256 from ops.archived where destroyed_at is not null").fetchall():
                 place_of(warehouse.archive, sha256).unlink(missing_ok=True)
+            _remove_unrecorded(connection, warehouse.archive)
         connection.rollback()
     return ended
+
+
+def _remove_unrecorded(connection: Connection, archive: Path) -> None:
+    """Remove contents that no delivery has: it failed, or was killed, before it could be recorded, and is delivered again.
+
+    Not what came in the last day: its delivery may be at work, of a dataset that nobody knows yet.
+    """
+    before = time.time() - 24 * 60 * 60
+    recorded = {sha256 for (sha256,) in connection.execute("select sha256 from ops.archived")}
+    for place in archive.glob("[0-9a-f][0-9a-f]/*.zst"):
+        if place.stem not in recorded and place.stat().st_mtime < before:
+            place.unlink(missing_ok=True)
 
 
 def _hold_back(connection: Connection, datasets: Iterable[str]) -> None:
@@ -115,7 +131,7 @@ def _rejected_rows(connection: Connection, dataset: str, years: int, today: date
     if not apply:
         row = connection.execute(sql.SQL("select count(*) from {} q where {}").format(table, where)).fetchone()
         return int(row[0]) if row else 0
-    return connection.execute(
+    count = connection.execute(
         sql.SQL(
             """
             update {} q set original = '', fields = null, corrected = null, reasons = (
@@ -125,3 +141,9 @@ def _rejected_rows(connection: Connection, dataset: str, years: int, today: date
             """
         ).format(table, where)
     ).rowcount
+    if count:
+        connection.execute(
+            "select lineage.record_write('migration', %s, p_detail => %s)",
+            (f"quarantine.{dataset}", json.dumps({"changes": [f"retention ended for the values of {count} rows"]})),
+        )
+    return count

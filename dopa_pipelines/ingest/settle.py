@@ -53,13 +53,19 @@ def _references(connection: Connection, contract: Contract, incoming: sql.Compos
         value = sql.SQL("i.{}").format(sql.Identifier(column.name))
         if reference.length:
             value = sql.SQL("left({}, {})").format(value, sql.Literal(reference.length))
+        history = connection.execute(
+            "select count(*) from pg_attribute where attrelid = to_regclass(%s) and attname = '_superseded_by'",
+            (f"raw.{reference.dataset}",),
+        ).fetchone()
+        # What was corrected away is believed no more.
+        believed = sql.SQL("and r._superseded_by is null" if not own and history and history[0] else "")
         rows = connection.execute(
             sql.SQL(
                 """
                 select i._row, i.{column}::text
                 from {incoming} i
                 where i.{column} is not null
-                  and not exists (select from {target} r where r.{key} = {value})
+                  and not exists (select from {target} r where r.{key} = {value} {believed})
                 """
             ).format(
                 column=sql.Identifier(column.name),
@@ -67,6 +73,7 @@ def _references(connection: Connection, contract: Contract, incoming: sql.Compos
                 target=incoming if own else target,
                 key=sql.Identifier(reference.column),
                 value=value,
+                believed=believed,
             )
         )
         for row, text in rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -150,6 +150,10 @@ class Ahead(Generic[T]):
                     return
         except BaseException as error:
             last = error
+        finally:
+            # Files and processes that it holds are closed by whom they were opened.
+            if isinstance(self._items, Generator):
+                self._items.close()
         if not self._stopped.is_set():
             self._made.put(last)
 

@@ -25,6 +25,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.columngraph import record_imported
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import DatasetName, Identity, without_credentials
 from dopa_pipelines.lineage.store import identity
@@ -110,9 +111,21 @@ def import_events(connection: psycopg.Connection[Any], events: Sequence[Mapping[
                     ),
                 ),
             ).fetchone()
-            new += bool(row and row[0] is not None)
+            if row and row[0] is not None:
+                new += 1
+                if event.get("eventType", "COMPLETE") == "COMPLETE":
+                    record_imported(connection, int(row[0]), columns, _fields(event, named))
     producers = tuple(sorted({str(event["producer"]) for event in events}))
     return Imported(without_credentials(source), len(events), new, len(datasets), len(edges), column_edges, producers)
+
+
+def _fields(event: Mapping[str, Any], named: Identity) -> dict[DatasetName, list[str]]:
+    """The columns of the datasets whose schema an event tells."""
+    return {
+        named.canonical(target["namespace"], target["name"]): [str(item["name"]) for item in schema["fields"]]
+        for target in _told_of(event)
+        if (schema := (target.get("facets") or {}).get("schema")) and schema.get("fields")
+    }
 
 
 def imported_edges(event: Mapping[str, Any], named: Identity) -> list[ColumnEdge]:
@@ -164,17 +177,6 @@ def imported_graph(connection: psycopg.Connection[Any], *, at: datetime | None =
         {"at": at},
     )
     return [(DatasetName(row[0], row[1]), DatasetName(row[2], row[3])) for row in _plain(rows)]
-
-
-def imported_column_edges(connection: psycopg.Connection[Any], *, at: datetime | None = None) -> list[ColumnEdge]:
-    """The column edges that the latest runs of foreign jobs tell, as of ``at`` (default now)."""
-    named = identity(connection)
-    rows = connection.execute(
-        _LATEST + "select e.event from lineage.event e where e.id in ("
-        " select i.event_id from latest join lineage.imported_dataset i on i.run = latest.run) order by e.id",
-        {"at": at},
-    )
-    return list(dict.fromkeys(edge for (event,) in _plain(rows) for edge in imported_edges(event, named)))
 
 
 def _plain(rows: psycopg.Cursor[Any]) -> Iterator[tuple[Any, ...]]:

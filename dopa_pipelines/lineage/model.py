@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from dopa_pipelines.lineage.naming import DatasetName
 
-WriteKind = Literal["load", "model", "release", "migration"]
+WriteKind = Literal["load", "model", "release", "migration", "rebase"]
 NodeKind = Literal["feed", "table", "release", "external"]
 EdgeKind = Literal["delivery", "reference", "model", "release", "imported"]
 

@@ -458,7 +458,9 @@ def _run_facets(told: PendingWrite | PendingWork, context: Context) -> dict[str,
     return facets
 
 
-_JOB_TYPES = {"load": "LOAD", "model": "MODEL", "release": "RELEASE", "check": "TEST", "migration": "MIGRATION"}
+_JOB_TYPES = {
+    "load": "LOAD", "model": "MODEL", "release": "RELEASE", "check": "TEST", "migration": "MIGRATION", "rebase": "REBASE",
+}  # fmt: skip
 
 
 def _engine(told: PendingWrite | PendingWork, context: Context) -> processing_engine_run.ProcessingEngineRunFacet:
@@ -466,7 +468,7 @@ def _engine(told: PendingWrite | PendingWork, context: Context) -> processing_en
     engine = told.facts.get("engine")
     if isinstance(engine, Mapping) and engine.get("version"):
         name, number = engine.get("name"), str(engine["version"])
-    elif told.kind in ("model", "migration"):
+    elif told.kind in ("model", "migration", "rebase"):
         name, number = "PostgreSQL", context.server_version
     else:
         name, number = "dopa-pipelines", _VERSION

@@ -17,6 +17,7 @@ What a writer puts into ``detail`` (all optional), for the graph and the events 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -90,8 +91,8 @@ def identity(conn: psycopg.Connection[Any]) -> Identity:
 
 
 # The latest write of each target. Targets are stepped through on the index, so the cost follows the number of
-# tables, not of writes. A migration changes a table's form and has no inputs: it does not hide where the rows
-# came from. A release that was recorded behind a newer one (recovery) is not what is out.
+# tables, not of writes. A migration changes a table's form and a rebase its transactions; neither has inputs or
+# hides where the rows came from. A release that was recorded behind a newer one (recovery) is not what is out.
 _LATEST = """
 with recursive targets as (
     (select w.target from lineage.write w order by w.target limit 1)
@@ -111,24 +112,25 @@ select w.id, w.kind, w.target, w.written_at, w.written_by, w.run_id, w.parent_ru
 from targets t
 cross join lateral (
     select * from lineage.write w
-    where w.target = t.target and w.kind <> 'migration'
+    where w.target = t.target and w.kind not in ('migration', 'rebase')
         and (%(environment)s::text is null or w.environment = %(environment)s)
         and w.detail ->> 'superseded' is distinct from 'true'
+        and (%(at)s::timestamptz is null or w.written_at <= %(at)s)
     order by w.id desc limit 1
 ) w
 left join ops.delivery d on d.id = (w.detail ->> 'delivery')::bigint
 """
 
 
-def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION) -> Graph:
-    """The graph of datasets that the latest write of each makes, with what events of other systems tell of them and others.
+def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION, at: datetime | None = None) -> Graph:
+    """The graph of datasets that the latest write of each makes, or made ``at`` a time, with what other systems tell of them.
 
     Only what production wrote, unless another ``environment`` is asked for (None: all). A dropped table stays
-    while something that is still there came from it.
+    while something that is still there came from it; what there was at a time stays always.
     """
     named = identity(conn)
     with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_LATEST, {"environment": environment}).fetchall()
+        rows = cursor.execute(_LATEST, {"environment": environment, "at": at}).fetchall()
     nodes: dict[DatasetName, Node] = {}
     edges: list[Edge] = []
     for row in rows:
@@ -146,12 +148,12 @@ def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION
     if environment in (PRODUCTION, None):
         from dopa_pipelines.lineage.importing import imported_graph
 
-        edges += [Edge(source, target, "imported") for source, target in imported_graph(conn)]
+        edges += [Edge(source, target, "imported") for source, target in imported_graph(conn, at=at)]
     for edge in edges:
         for name in (edge.source, edge.target):
             if name not in nodes:
                 nodes[name] = Node(name, _kind(named, name), named.target(name))
-    return _without_leftovers(nodes, edges)
+    return _without_leftovers(nodes, edges) if at is None else Graph.of(nodes.values(), edges)
 
 
 def _kind(named: Identity, dataset: DatasetName) -> NodeKind:

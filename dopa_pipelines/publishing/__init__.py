@@ -11,6 +11,7 @@ from dopa_pipelines.publishing.publication import (
     Publication,
     Publications,
     PublishedColumn,
+    columns_of,
     load_publications,
     read_publication,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Publications",
     "PublishedColumn",
     "Release",
+    "columns_of",
     "load_publications",
     "publish",
     "read_publication",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -133,6 +133,11 @@ def load_publications(folder: Path) -> Publications:
         except DocumentError as error:
             problems += error.problems
     return Publications(publications, sorted(problems))
+
+
+def columns_of(publications: Iterable[Publication]) -> dict[str, dict[str, str]]:
+    """The column of the model that each published column is, by the publications' checksums."""
+    return {item.checksum: {column.name: column.source for column in item.columns} for item in publications}
 
 
 def read_publication(path: Path) -> Publication:

@@ -39,6 +39,7 @@ import psycopg
 import pyarrow as pa
 from psycopg.types.json import Jsonb
 
+from dopa_pipelines.code import commit
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.naming import release_target
 from dopa_pipelines.lineage.store import record_write
@@ -206,8 +207,15 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
         "cluster": cluster,
         "source": publication.source,
         "source_writes": source.writes,
+        # Whoever holds the release can show that what was recorded until then is still there.
+        "lineage": source.head.as_json() if source.head else None,
         "columns": [
-            {"name": column.name, "type": column.type, "description": f"{column.description_en} / {column.description_th}"}
+            {
+                "name": column.name,
+                "type": column.type,
+                "source": column.source,
+                "description": f"{column.description_en} / {column.description_th}",
+            }
             for column in publication.columns
         ],
         "rows": rows,
@@ -378,7 +386,7 @@ def _record(ledger: psycopg.Connection, path: Path, manifest: dict[str, Any], ru
         kind="release",
         target=release_target(name),
         run_id=run_id,
-        code={"checksum": manifest["publication_checksum"], "path": f"assets/open_data/{name}.yaml"},
+        code={"checksum": manifest["publication_checksum"], "path": f"assets/open_data/{name}.yaml", **commit()},
         version=manifest["publication_version"],
         inputs=inputs,
         rows_in=manifest["rows"],

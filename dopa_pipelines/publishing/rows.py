@@ -15,6 +15,7 @@ import pyarrow.csv as arrow_csv
 from psycopg import sql
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.seal import Head, head
 from dopa_pipelines.publishing.publication import Publication, PublishedColumn
 from dopa_pipelines.warehouse import Role, Warehouse
 
@@ -41,12 +42,13 @@ class Snapshot:
     """A publication's source as of one moment.
 
     ``writes``: the id in ``lineage.write`` of the source's last recorded write as of that moment; none where
-    the table was made by hand. ``batches`` can be read once.
+    the table was made by hand. ``head``: the last seal of the records as of that moment. ``batches`` can be read once.
     """
 
     publication: Publication
     schema: pa.Schema
     writes: list[int]
+    head: Head | None
     _connection: psycopg.Connection = field(repr=False)
 
     def batches(self) -> Iterator[pa.Table]:
@@ -116,7 +118,7 @@ def snapshot(warehouse: Warehouse, publication: Publication) -> Iterator[Snapsho
             "select max(id) from lineage.write where target = %s having max(id) is not null",
             [publication.source],
         ).fetchall()
-        yield Snapshot(publication, schema, [row[0] for row in rows], connection)
+        yield Snapshot(publication, schema, [row[0] for row in rows], head(connection), connection)
 
 
 def _schema(connection: psycopg.Connection, publication: Publication) -> pa.Schema:

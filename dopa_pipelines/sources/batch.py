@@ -21,7 +21,8 @@ _CP874_WIDTHS = np.array(
     [len(text.encode()) if (text := bytes([byte]).decode("cp874", "ignore")) else 0 for byte in range(256)], dtype=np.uint8
 )
 """Bytes that each cp874 byte takes in UTF-8; 0 where it is no character."""
-_THAI = re.compile("[\u0e01-\u0e3a\u0e3f-\u0e5b]")
+_TELLING = re.compile("[\u0e01-\u0e3a\u0e3f-\u0e5b\u2010-\u2026]|[A-Za-z][\u00c0-\u024f]|[\u00c0-\u024f][A-Za-z]")
+"""What in UTF-8 tells that it is: Thai, dashes and quotes, Latin words with accents."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def _decoded(array: Any, encoding: str, codes: pl.Series | None) -> tuple[pl.Ser
 def is_utf8(data: bytes) -> bool | None:
     """Whether bytes are UTF-8 and not cp874; None where they may be either.
 
-    Thai letters in valid UTF-8 are practically never cp874 by chance; other letters are (``ัก`` is a Cyrillic one).
+    Thai letters in valid UTF-8 are practically never cp874 by chance, nor is a Latin letter with an accent beside one without.
+    Others are: the cp874 bytes of ``ัก`` are those of a Cyrillic letter.
     """
     try:
         text = data.decode("utf-8")
@@ -189,7 +191,7 @@ def is_utf8(data: bytes) -> bool | None:
         return False
     if text.isascii():
         return None
-    if _THAI.search(text):
+    if _TELLING.search(text):
         return True
     try:
         data.decode("cp874")

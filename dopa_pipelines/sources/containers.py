@@ -52,16 +52,18 @@ class Part:
     path: Path
 
 
+def readable_name(path: Path) -> str:
+    """The name of a file as it can be recorded and shown; another than its own where that is not UTF-8."""
+    return path.name.encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def unpacked(path: Path, scratch: Path) -> Iterator[list[Part]]:
     """The files of a delivery, by name; what had to be expanded is below ``scratch`` until the block ends.
 
     A plain file is its own part and is not copied. Raises Rejected for what cannot or must not be unpacked, UserError where
-    there is no room for it or the delivery's own name is none.
+    there is no room for it.
     """
-    if _is_no_text(path.name):
-        shown = path.name.encode("utf-8", "backslashreplace").decode()
-        raise UserError(f"{shown}: its name is not UTF-8, so that it cannot be recorded; rename it")
     try:
         kind = _kind(path, path.name)
     except OSError as error:

@@ -210,7 +210,11 @@ def _xml(file: BinaryIO, info: zipfile.ZipInfo | None) -> ElementTree.Element | 
         data += piece
         if len(data) > MAX_PART_BYTES:
             raise UnusableError(f"its part {info.filename!r} is longer than {MAX_PART_BYTES:,} bytes; {_SAVE_AGAIN}")
-    return ElementTree.fromstring(bytes(data))  # without a document type, as was looked for before
+    try:
+        return ElementTree.fromstring(bytes(data))  # without a document type, as was looked for before
+    except (LookupError, ValueError) as error:
+        # It names an encoding that there is not, or that XML is not read in.
+        raise ElementTree.ParseError(str(error)) from error
 
 
 def _local(tag: str) -> str:

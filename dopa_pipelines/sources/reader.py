@@ -89,6 +89,12 @@ class Reader(ABC):
                 found[column.name] = places[0]
             else:
                 missing.append(column)
+        if missing and not found:
+            # What stands there may be values of people.
+            raise self.refuse(
+                f"none of its {len(titles):,} titles is known; is the line of titles missing, or another one than the contract"
+                f" says? Wanted: {', '.join(f'{column.name} ({column.title})' for column in missing[:20])}"
+            )
         if missing:
             wanted = ", ".join(f"{column.name} ({column.title})" for column in missing)
             there = ", ".join(" ".join(str(title).split()) for title in titles[:60] if title)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import psycopg
 
+from dopa_pipelines import code
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import bootstrap, migrate, places, state
@@ -118,7 +119,7 @@ class Warehouse:
         return places.make_url(bootstrap.departmental_place(self.layout, self.server, self._url, name))
 
     def dbt_environment(self) -> dict[str, str]:
-        """What ``profiles.yml`` reads by ``env_var``, and what libpq reads itself."""
+        """What ``profiles.yml`` and the macros read by ``env_var``, and what libpq reads itself."""
         place = self.layout.places[Role.TRANSFORMER]
         found = {
             "DOPA_DBT_HOST": place.get("host", "localhost"),
@@ -127,7 +128,9 @@ class Warehouse:
             "DOPA_DBT_PASSWORD": place.get("password", ""),
             "DOPA_DBT_DBNAME": place["dbname"],
         }
-        return found | {variable: place[name] for name, variable in _LIBPQ_VARIABLES.items() if name in place}
+        return (
+            found | code.environment() | {variable: place[name] for name, variable in _LIBPQ_VARIABLES.items() if name in place}
+        )
 
 
 def open_warehouse(settings: Settings, *, migrate: bool = True) -> Warehouse:

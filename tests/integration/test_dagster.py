@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,10 +106,58 @@ def test_contract_checks_block(defs: dg.Definitions) -> None:
     assert checks["raw/population_area", "offices_sum_to_province"] is True
 
 
+def test_a_model_shows_its_columns_and_where_they_came_from(instance: dg.DagsterInstance) -> None:
+    event = instance.get_latest_materialization_event(dg.AssetKey(["marts", "people_by_area_age_sex"]))
+    assert event is not None and event.asset_materialization is not None
+    lineage = event.asset_materialization.metadata["dagster/column_lineage"]
+    assert isinstance(lineage, dg.TableColumnLineageMetadataValue)
+    staged = dg.AssetKey(["staging", "stg_person_register"])
+    assert {dep.column_name for dep in lineage.value.deps_by_column["age_band"]} == {
+        "birth_date", "birth_year", "birth_month", "moved_in_date"
+    }  # fmt: skip
+    assert lineage.value.deps_by_column["sex"] == [dg.TableColumnDep(asset_key=staged, column_name="sex")]
+    released = instance.get_latest_materialization_event(dg.AssetKey(["releases", "hotels_licensed"]))
+    assert released is not None and released.asset_materialization is not None
+    assert "dagster/column_lineage" in released.asset_materialization.metadata
+
+
+def test_a_model_that_cannot_be_resolved_fails_a_check_and_holds_nothing_back(
+    own_demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    for part in ("assets", "sensors", "dbt_project"):
+        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+    model = project / "dbt_project" / "models" / "marts" / "legal_affairs" / "hotels_by_province.sql"
+    model.write_text(model.read_text("utf-8").rstrip() + "\nwhere exists (select from pg_get_keywords() as k)\n", "utf-8")
+    with open_warehouse(own_demo.settings) as warehouse:
+        home = prepare_home(own_demo.settings, warehouse) | {"DOPA_STATE": str(own_demo.state)}
+        done = subprocess.run(
+            [sys.executable, "-m", "assets.execute", "--select", "hotels_by_province"],
+            env=os.environ | home, cwd=project, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        for name, value in home.items():
+            monkeypatch.setenv(name, value)
+        key = dg.AssetCheckKey(dg.AssetKey(["marts", "hotels_by_province"]), "column_lineage")
+        with dg.DagsterInstance.get() as opened:
+            found = opened.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+        evaluation = found.event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
+        assert not evaluation.passed
+        # Lines are those of the compiled model, which is what was run.
+        compiled = (
+            "select code ->> 'compiled' from lineage.write where target = 'marts.hotels_by_province' order by id desc limit 1"
+        )
+        with warehouse.connect(Role.READER) as connection:
+            (sql,) = connection.execute(compiled).fetchone()  # type: ignore[misc]
+        lines = sql.splitlines()
+        place = f"line {len(lines)}, column {lines[-1].index('pg_get') + 1}: function pg_get_keywords in FROM is not known"
+        assert str(evaluation.description).startswith(place)
+
+
 def test_schedules_and_sensors_are_in_thai_time_and_off_by_default(defs: dg.Definitions) -> None:
     schedules = {item.name: item for item in defs.schedules or [] if isinstance(item, dg.ScheduleDefinition)}
     assert schedules["nightly_schedule"].cron_schedule == "0 2 * * *"
-    assert len(schedules) == 7
+    assert len(schedules) == 8
     assert {item.execution_timezone for item in schedules.values()} == {"Asia/Bangkok"}
     assert {item.default_status for item in schedules.values()} == {dg.DefaultScheduleStatus.STOPPED}
 

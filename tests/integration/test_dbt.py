@@ -1,8 +1,11 @@
 """dbt on the demo: its unit tests, an engineer's own target, two at once, and a hand-run build in the records."""
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ from dopa_pipelines.warehouse import Role, open_warehouse
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def dbt(demo: Any, target: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+def dbt(
+    demo: Any, target: Path, *arguments: str, project: Path = ROOT / "dbt_project", **variables: str
+) -> "subprocess.Popen[str]":
     """Start a real dbt, as a person runs it by hand."""
     with open_warehouse(demo.settings) as warehouse:
         login = warehouse.dbt_environment()
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("dbt")), "--no-use-colors", *arguments],
-        cwd=ROOT / "dbt_project",
+        cwd=project,
         env=os.environ
         | login
         | {"DBT_TARGET_PATH": str(target), "DBT_LOG_PATH": str(target), "DBT_PROFILES_DIR": "."}
@@ -79,3 +84,86 @@ def test_two_at_once_take_turns_and_both_are_recorded(running: Any, tmp_path: Pa
         " where target = 'marts.hotels' order by id desc limit 1)",
     )
     assert xmin == transaction
+
+
+SLOW = """
+{{ config(materialized='table') }}
+select (select count(*) from {{ source('raw', 'complaint') }}) as complaints, pg_sleep({{ var('seconds') }})::text as slept
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """A copy of the project with a model that takes its time, and whose input loads change meanwhile."""
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "dbt_project", project)
+    (project / "models" / "marts" / "slow.sql").write_text(SLOW)
+    return project
+
+
+def waits_for(demo: Any, condition: str) -> None:
+    for _ in range(300):
+        if query(demo, f"select count(*) from pg_stat_activity where pid <> pg_backend_pid() and {condition}") != [(0,)]:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nobody came to: {condition}")
+
+
+def read_and_recorded(demo: Any) -> tuple[int, int]:
+    """How many complaints the model read, and which write of them it is recorded to have read."""
+    ((row,),) = query(demo, "select complaints from marts.slow")
+    ((write,),) = query(
+        demo, "select inputs -> 0 ->> 'write' from lineage.write where target = 'marts.slow' order by id desc limit 1"
+    )
+    return int(row), int(write)
+
+
+def last_write(demo: Any) -> int:
+    return int(query(demo, "select max(id) from lineage.write where target = 'raw.complaint'")[0][0])
+
+
+TAKE_ONE = "delete from raw.complaint where case_no = (select min(case_no) from raw.complaint)"
+RECORD = "select lineage.record_write('load', 'raw.complaint')"
+
+
+def test_the_inputs_recorded_are_the_inputs_read_while_loads_commit(running: Any, slow: Path, tmp_path: Path) -> None:
+    before = last_write(running)
+    with open_warehouse(running.settings) as warehouse, warehouse.connect(Role.LOADER) as load:
+        # A load that commits in the middle of the model: neither its rows nor its write are seen.
+        process = dbt(running, tmp_path / "a", "run", "--select", "slow", "--vars", "seconds: 4", project=slow)
+        waits_for(running, "wait_event = 'PgSleep' and query like '%model.dopa.slow%'")
+        load.execute(TAKE_ONE)
+        load.execute(RECORD)
+        load.commit()
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+        assert read_and_recorded(running) == (600, before)
+        ((code, rows_in),) = query(
+            running, "select code, rows_in from lineage.write where target = 'marts.slow' order by id desc limit 1"
+        )
+        assert rows_in == 600
+        assert hashlib.sha256(code["compiled"].encode()).hexdigest() == code["checksum"]
+
+        # A load that replaces the table when the model begins: waited for, and then both are seen.
+        load.execute("lock table raw.complaint in access exclusive mode")
+        process = dbt(running, tmp_path / "a", "run", "--select", "slow", "--vars", "seconds: 0", project=slow)
+        waits_for(running, "wait_event_type = 'Lock' and query like '%model.dopa.slow%'")
+        load.execute(TAKE_ONE)
+        load.execute(RECORD)
+        load.commit()
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+    assert read_and_recorded(running) == (598, last_write(running))
+
+
+def test_a_write_says_by_which_commit_it_was_made(running: Any, tmp_path: Path) -> None:
+    """Given in the environment by `dopa`, as in a container without git; absent where a dbt by hand is not told."""
+    for variables, expected in (
+        ({"DOPA_GIT_COMMIT": "c0ffee", "DOPA_GIT_CHANGED": "1"}, {"git_commit": "c0ffee", "git_changed": True}),
+        ({"DOPA_GIT_COMMIT": "", "DOPA_GIT_CHANGED": ""}, {}),
+    ):
+        process = dbt(running, tmp_path, "run", "--select", "dim_month", **variables)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+        ((code,),) = query(running, "select code from lineage.write where target = 'marts.dim_month' order by id desc limit 1")
+        assert {name: value for name, value in code.items() if name.startswith("git")} == expected

@@ -182,3 +182,27 @@ def test_a_contract_and_a_file_never_seen(
     with warehouse.connect() as connection:
         found = connection.execute(f"select code, name, day, people from raw.form_{form} order by code".encode()).fetchall()
     assert found == ROWS
+
+
+def test_the_age_file_of_220_fields(warehouse: Any, environment: dict[str, str], tmp_path: Path) -> None:
+    """Two areas with other numbers in every field; sums by group and sex are those of the fields themselves."""
+    fields = [[place * 1000 + number for number in range(1, 220)] for place in (1, 2)]
+    lines = [f"พื้นที่ {place}|" + "|".join(f"{value:,}" for value in row) + "|" for place, row in enumerate(fields, 1)]
+    delivery = tmp_path / "stat_age6812.txt"
+    delivery.write_text("\n".join(lines) + "\n", "utf-8")
+    contract = Path(__file__).parents[1] / "contracts" / "population_age.odcs.yaml"
+    done = subprocess.run(
+        [DOPA, "ingest", "--contract", str(contract), str(delivery), "--json"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["rows_loaded"], said["rows_quarantined"]) == (2 * 219, 0), said
+    with warehouse.connect() as connection:
+        found = connection.execute(
+            "select sex, sum(population) from raw.population_age where age is not null group by sex order by sex"
+        ).fetchall()
+        total = connection.execute("select sum(population) from raw.population_age").fetchone()
+    ages = [row[:204] for row in fields]
+    assert found == [("female", sum(sum(row[1::2]) for row in ages)), ("male", sum(sum(row[::2]) for row in ages))]
+    assert total == (sum(map(sum, fields)),)

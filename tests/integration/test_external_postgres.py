@@ -15,6 +15,9 @@ import psycopg
 import pytest
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.openlineage import record_events
+from dopa_pipelines.lineage.seal import seal
+from dopa_pipelines.lineage.verify import verify
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Role, open_warehouse
 from dopa_pipelines.warehouse.embedded import ACCOUNTS
@@ -187,3 +190,27 @@ def test_the_whole_demo_runs_on_it(server: Server, tmp_path: Path, rights: str) 
     assert "nothing new" in again.stderr
     trace = subprocess.run([dopa, "trace", "hotels_licensed"], env=environment, capture_output=True, text=True, timeout=60)
     assert "legal_affairs/hotel_licence" in trace.stdout
+
+
+def test_one_role_for_everything_may_change_records_and_the_anchor_tells(server: Server, tmp_path: Path) -> None:
+    server.execute("create role alone login password 'pw'", "create database alone owner alone")
+    settings = Settings(state=tmp_path / "state", warehouse_url=server.url("alone", "pw", "alone"))
+    with open_warehouse(settings) as opened:
+        with opened.connect(Role.LOADER) as connection:
+            connection.execute("create table marts.x as select 1 as x")
+            connection.execute("select lineage.record_write('model', 'marts.x', p_rows_out => 1)")
+            record_events(connection)
+        seal(opened)
+        verdict = verify(opened, settings.releases_path)
+        assert verdict.findings == []
+        assert any(note.startswith("One database login plays every role") for note in verdict.notes)
+        # The records and their chain, made anew by their owner: within the database all is well again.
+        with opened.connect(Role.LOADER) as connection:
+            connection.execute("update lineage.write set written_by = 'nobody'")
+            connection.execute("delete from lineage.seal")
+            connection.execute(
+                "update lineage.event set event = jsonb_set(event, '{run,facets,dopa_write,writtenBy}', '\"nobody\"')"
+                " where event #> '{run,facets,dopa_write}' is not null"
+            )
+        seal(opened)
+        assert [finding.code for finding in verify(opened, settings.releases_path).findings] == ["anchor_differs"]

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from dopa_pipelines.cli.main import app
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage import importing
-from dopa_pipelines.lineage.importing import import_events, imported_column_edges, imported_edges, imported_graph, read_events
+from dopa_pipelines.lineage.columntrace import edges_into
+from dopa_pipelines.lineage.importing import import_events, imported_edges, imported_graph, read_events
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import DatasetName, Identity
 from dopa_pipelines.lineage.openlineage import record_events
@@ -118,7 +119,7 @@ def test_imported_events_join_the_graph(conn: psycopg.Connection[Any], tmp_path:
         ("HR.STAFF", "external"),
     ]
     source = DatasetName(*ORACLE)
-    assert sorted(imported_column_edges(conn), key=str) == sorted(
+    assert sorted(edges_into(conn, feed), key=str) == sorted(
         [
             ColumnEdge(source, "CITIZEN_ID", feed, "pid", "IDENTITY", False),
             ColumnEdge(source, "NAME", feed, "name", "TRANSFORMATION", True),

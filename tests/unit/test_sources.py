@@ -88,6 +88,8 @@ def test_cp874_and_utf8_are_told_apart(make_contract: Any, write: Any) -> None:
         ("a,b\nัก,1\n".encode("cp874"), "cp874", "ัก"),  # the bytes of a Cyrillic letter
         ("a,b\né,1\n".encode(), "utf-8", "é"),  # the bytes of two Thai letters
         ("a,b\n“x”,1\n".encode(), "cp874", "“x”"),
+        ("a,b\nRenée Muñoz,1\n".encode(), "cp874", "Renée Muñoz"),
+        ("a,b\nรฉ,1\n".encode("cp874"), "cp874", "รฉ"),  # the bytes of é
         ("\ufeffa,b\né,1\n".encode(), "cp874", "é"),
     ],
 )

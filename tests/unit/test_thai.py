@@ -76,6 +76,43 @@ def test_days_that_exist_and_days_that_do_not(text: str, value: date | None, pos
     assert (found["value"], found["possible"]) == (value, possible)
 
 
+def day_of(year: int, month: int, day: int) -> tuple[date | None, bool]:
+    """The day that eight digits mean, and whether there is one, by Python's calendar and the rules of the eras."""
+    if year >= 2400:
+        if year == 2483 and 1 <= month <= 3:
+            return None, False
+        year -= 542 if year <= 2482 and 1 <= month <= 3 else 543
+    if not 1800 <= year <= 2200 or (month == 0 and day > 0):
+        return None, False
+    try:
+        found = date(year, month or 1, day or 1)
+    except ValueError:
+        return None, False
+    return (found if month and day else None), True
+
+
+def test_eight_digits_are_judged_alike_in_every_year() -> None:
+    years = [
+        *range(1795, 1803),
+        *range(1939, 1943),
+        *range(2198, 2204),
+        *range(2396, 2404),
+        *range(2480, 2487),
+        2568,
+        *range(2740, 2748),
+        0,
+        9999,
+    ]
+    written = [(year, month, day) for year in years for month in range(15) for day in (*range(4), *range(27, 34), 99)]
+    found = parse_dates(pl.Series("t", [f"{year:04}{month:02}{day:02}" for year, month, day in written]), "ymd", AS_OF)
+    expected = [day_of(*each) for each in written]
+    assert list(zip(found["value"], found["possible"], strict=True)) == expected
+    months = [month if month and possible else None for (_, month, _), (_, possible) in zip(written, expected, strict=True)]
+    assert found["month"].to_list() == months
+    known = found.filter(pl.col("value").is_not_null())
+    assert known["year"].to_list() == known["value"].dt.year().to_list()
+
+
 @pytest.mark.parametrize(("text", "year", "month"), [("25680400", 2025, 4), ("25680000", 2025, None), ("24990000", 1956, None)])
 def test_an_unknown_day_is_not_invented(text: str, year: int, month: int | None) -> None:
     found = parsed(text, "ymd")

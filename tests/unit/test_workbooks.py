@@ -501,6 +501,20 @@ def test_parts_that_are_damaged_are_refused(make_contract: Any, tmp_path: Path) 
     assert "cannot be read" in refused(contract, path)
 
 
+@pytest.mark.parametrize("encoding", [b"nowhere-8", b"utf-7", b"big5"])
+def test_parts_in_an_encoding_that_xml_is_not_read_in_end_in_a_sentence_or_rows(
+    make_contract: Any, tmp_path: Path, encoding: bytes
+) -> None:
+    path = xlsx(tmp_path / "b.xlsx", [["a", "b"], [1, 2]])
+    repacked(path, lambda name, part: part.replace(b"UTF-8", encoding, 1) if name == "xl/workbook.xml" else part)
+    try:
+        rows = read(make_contract("wb_encoding", AB, **WORKBOOK), path)
+    except Rejected as refusal:
+        assert "cannot be read" in str(refusal)
+    else:
+        assert [(row["a"], row["b"]) for row in rows] == [("1", "2")]
+
+
 # HTML
 
 

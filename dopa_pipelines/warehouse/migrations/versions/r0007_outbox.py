@@ -8,7 +8,7 @@ from __future__ import annotations
 from alembic import context, op
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0006"
 
 TABLES = """
 create table lineage.work (
