@@ -8,6 +8,7 @@ import dagster as dg
 
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.publishing import columns_of, load_publications
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 from dopa_pipelines.warehouse.work import end_dead_work
@@ -65,13 +66,13 @@ def lineage_sensor() -> dg.SensorDefinition:
     return lineage_events
 
 
-def tell(warehouse: Warehouse, settings: Settings) -> int:
-    """Make events of what was recorded; returns their number."""
-    from dopa_pipelines.lineage.openlineage import record_events
+def tell(warehouse: Warehouse, settings: Settings) -> None:
+    """Find work that was cut off, and make of all that was recorded what is not made of it yet."""
+    from dopa_pipelines.lineage.recording import bring_up_to_date
 
     end_dead_work(warehouse)
-    with warehouse.connect() as connection:
-        return record_events(connection, contracts=load_contracts(settings.contracts))
+    publications = load_publications(settings.contracts / "open_data").publications
+    bring_up_to_date(warehouse, load_contracts(settings.contracts), published=columns_of(publications))
 
 
 def send(warehouse: Warehouse) -> None:

@@ -144,8 +144,9 @@ def forward_command(
     """Send lineage events to the receiver that OpenLineage's configuration names. Exit code 4: it did not take some of them."""
     from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.errors import UserError
-    from dopa_pipelines.lineage.openlineage import record_events
     from dopa_pipelines.lineage.outbox import configured, forward, standing
+    from dopa_pipelines.lineage.recording import bring_up_to_date
+    from dopa_pipelines.publishing import columns_of, load_publications
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
     from dopa_pipelines.warehouse.work import end_dead_work
@@ -158,8 +159,8 @@ def forward_command(
     settings = load_settings()
     with open_warehouse(settings) as warehouse:
         end_dead_work(warehouse)
-        with warehouse.connect() as connection:
-            record_events(connection, contracts=load_contracts(settings.contracts))
+        publications = load_publications(settings.contracts / "open_data").publications
+        bring_up_to_date(warehouse, load_contracts(settings.contracts), published=columns_of(publications))
         with warehouse.connect(autocommit=True) as connection:
             done = forward(connection, at_once=True, budget_seconds=float("inf"))
             now = standing(connection, kind)

@@ -46,10 +46,10 @@ def status_command(
         aborted = end_dead_work(warehouse)
         receiver, wrong = _receiver()
         if aborted:
-            from dopa_pipelines.lineage.openlineage import record_events
+            from dopa_pipelines.lineage.recording import bring_up_to_date
+            from dopa_pipelines.publishing import columns_of
 
-            with warehouse.connect() as connection:
-                record_events(connection, contracts=contracts)
+            bring_up_to_date(warehouse, contracts, published=columns_of(publications.publications))
         with warehouse.connect() as connection:
             events = standing(connection, receiver)
             counts = deliveries_by_dataset(connection)
