@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -416,3 +417,26 @@ def test_nobody_writes_or_changes_seals_and_digests(warehouse: Warehouse, role: 
             for statement in ("select lineage.seal_pending()", "select lineage.rebase('raw.x', 'why')"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(statement.encode())
+
+
+def test_sealers_take_turns_and_neither_wait_for_a_writer_nor_miss_it(warehouse: Warehouse) -> None:
+    tell = """select lineage.record_event(null, 'turns', '{"eventTime": "2025-10-01T00:00:00Z"}')"""
+    sealed = "select seq from lineage.seal where subject = 'event' and subject_id = %s"
+
+    def tell_and_seal(_: int) -> list[int]:
+        with warehouse.connect(autocommit=True) as connection:
+            told = [int(connection.execute(tell).fetchone()[0]) for _ in range(5)]  # type: ignore[index]
+            connection.execute("select lineage.seal_pending()")
+            return told
+
+    with warehouse.connect() as writer, warehouse.connect(autocommit=True) as looking:
+        (slow,) = writer.execute(tell).fetchone() or (0,)  # not committed yet, and of a lower number than what follows
+        with ThreadPoolExecutor(4) as pool:
+            told = [event for part in pool.map(tell_and_seal, range(8)) for event in part]
+        assert min(told) > slow
+        assert all(looking.execute(sealed, (event,)).fetchone() for event in told)
+        assert looking.execute(sealed, (slow,)).fetchone() is None
+        writer.commit()
+        looking.execute("select lineage.seal_pending()")
+        assert looking.execute(sealed, (slow,)).fetchone() is not None
+        assert looking.execute("select count(*) = max(seq), min(seq) from lineage.seal").fetchone() == (True, 1)
