@@ -96,7 +96,7 @@ def test_a_column_that_is_not_asked_for_may_hold_anything(contract: Any, tmp_pat
         (b'"a\nb"\n1\n', "its first line must hold the titles"),
         (b"\x00" * 5000, "its first line must hold the titles"),
         (b'"a"\n1\n', r"column missing: b \(b\); the file has: a"),
-        (b"PAR1\n\xff\n", "column missing"),
+        (b"PAR1\n\xff\n", "none of its 1 titles is known"),
     ],
 )
 def test_what_is_no_such_file_is_refused(contract: Any, tmp_path: Path, monkeypatch: Any, content: bytes, words: str) -> None:
