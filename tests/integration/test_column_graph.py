@@ -97,6 +97,8 @@ class Department:
 def department(warehouse: Warehouse, table: Callable[..., Any]) -> Department:
     name = f"g{uuid.uuid4().hex[:8]}"
     made = Department(warehouse, table(name, PEOPLE), name)
+    # What other tests wrote into the warehouse that they share.
+    made.record()
     made.load()
     return made
 
