@@ -10,7 +10,9 @@ where it is asked for: nearly everything decides about everything after a few st
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -193,7 +195,22 @@ def walk(
     ``depth``: number of steps, None for all. ``at``: as the graph was then. ``indirect``: follow what decides rows and values,
     too. Raises UserError where the dataset or column was not known then.
     """
-    return _Walker(conn, root, direction, at, indirect).walk(depth)
+    with _uncollected():
+        return _Walker(conn, root, direction, at, indirect).walk(depth)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Python's search for cycles waits: a walk makes thousands of tuples and no cycle, and in a large process one search takes
+    longer than the walk.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class _Found:
