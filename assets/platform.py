@@ -13,9 +13,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.publishing import columns_of, load_publications
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
@@ -69,13 +67,11 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
     """Make events and column lineage of the run's work and writes. That can be done later, too: a failure here fails no run."""
-    from dopa_pipelines.lineage.recording import bring_up_to_date
+    from dopa_pipelines.publishing import lineage
 
     try:
         end_dead_work(platform.warehouse)
-        publications = load_publications(platform.settings.contracts / "open_data").publications
-        contracts = load_contracts(platform.settings.contracts)
-        bring_up_to_date(platform.warehouse, contracts, published=columns_of(publications))
+        lineage.tell(platform.warehouse, platform.settings)
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
             context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")

@@ -94,10 +94,12 @@ def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, mode
     from dopa_pipelines.lineage.columngraph import record_columns
     from dopa_pipelines.lineage.columntrace import definitions, edges_into, problem_text
     from dopa_pipelines.lineage.store import identity
+    from dopa_pipelines.publishing import columns_of, load_publications
 
     try:
         with platform.warehouse.connect() as connection:
-            record_columns(connection)
+            publications = load_publications(platform.settings.contracts / "open_data").publications
+            record_columns(connection, published=columns_of(publications))
             connection.commit()
             named = identity(connection)
             datasets = {named.table(model.target): model.target for model in models}

@@ -6,9 +6,7 @@ Nothing is sent where nothing is configured (``openlineage.yml``, ``OPENLINEAGE_
 
 import dagster as dg
 
-from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.publishing import columns_of, load_publications
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 from dopa_pipelines.warehouse.work import end_dead_work
@@ -68,11 +66,10 @@ def lineage_sensor() -> dg.SensorDefinition:
 
 def tell(warehouse: Warehouse, settings: Settings) -> None:
     """Find work that was cut off, and make of all that was recorded what is not made of it yet."""
-    from dopa_pipelines.lineage.recording import bring_up_to_date
+    from dopa_pipelines.publishing import lineage
 
     end_dead_work(warehouse)
-    publications = load_publications(settings.contracts / "open_data").publications
-    bring_up_to_date(warehouse, load_contracts(settings.contracts), published=columns_of(publications))
+    lineage.tell(warehouse, settings)
 
 
 def send(warehouse: Warehouse) -> None:

@@ -37,16 +37,19 @@ def bundle_command(
 
     from dopa_pipelines.governance.audit import gather, write_bundle
     from dopa_pipelines.lineage.verify import verify
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import Role, open_warehouse
 
     settings = load_settings()
     with open_warehouse(settings) as warehouse:
+        # What was written without us is told and sealed first.
+        tell(warehouse, settings, seconds=0)
         with warehouse.connect(Role.READER) as connection:
             evidence = gather(connection, subject, settings.releases_path)
         with err.status("verifying") as status:
             verdict = verify(warehouse, settings.releases_path, told=lambda name: status.update(f"verifying {name}"))
-        evidence = replace(evidence, findings=[finding.message for finding in verdict.findings])
+        evidence = replace(evidence, findings=[finding.message for finding in verdict.findings], notes=verdict.notes)
     path = to or Path(f"audit-{evidence.subject.replace(':', '-').replace('/', '-')}.zip")
     names = write_bundle(evidence, path)
     if as_json:

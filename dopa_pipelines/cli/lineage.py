@@ -142,11 +142,9 @@ def forward_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
 ) -> None:
     """Send lineage events to the receiver that OpenLineage's configuration names. Exit code 4: it did not take some of them."""
-    from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.lineage.outbox import configured, forward, standing
-    from dopa_pipelines.lineage.recording import bring_up_to_date
-    from dopa_pipelines.publishing import columns_of, load_publications
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
     from dopa_pipelines.warehouse.work import end_dead_work
@@ -159,8 +157,7 @@ def forward_command(
     settings = load_settings()
     with open_warehouse(settings) as warehouse:
         end_dead_work(warehouse)
-        publications = load_publications(settings.contracts / "open_data").publications
-        bring_up_to_date(warehouse, load_contracts(settings.contracts), published=columns_of(publications))
+        tell(warehouse, settings)
         with warehouse.connect(autocommit=True) as connection:
             done = forward(connection, at_once=True, budget_seconds=float("inf"))
             now = standing(connection, kind)

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 def dbt_command(context: typer.Context) -> None:
     """Run dbt on the project: dopa dbt build --select +hotels. Builds into schemas of your own unless --target says otherwise."""
-    from dopa_pipelines.lineage.columngraph import record_columns
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.transform import Project
     from dopa_pipelines.warehouse import open_warehouse
@@ -40,7 +40,5 @@ def dbt_command(context: typer.Context) -> None:
                 "DOPA_DBT_TARGET": os.environ.get("DOPA_DBT_TARGET", "dev"),
             },
         )
-        with warehouse.connect() as connection:
-            record_columns(connection)
-            connection.commit()
+        tell(warehouse, settings)
     raise typer.Exit(done.returncode)

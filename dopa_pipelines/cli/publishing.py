@@ -22,11 +22,10 @@ def publish_command(
 
     Exit code 4: some could not be released, the others are.
     """
-    from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.documents import did_you_mean
     from dopa_pipelines.errors import UserError
-    from dopa_pipelines.lineage.recording import bring_up_to_date
-    from dopa_pipelines.publishing import columns_of, load_publications, publish
+    from dopa_pipelines.publishing import load_publications, publish
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -45,7 +44,7 @@ def publish_command(
                 releases.append(publish(warehouse, settings, known[name], run_id))
             except UserError as error:
                 problems[name] = str(error)
-        bring_up_to_date(warehouse, load_contracts(settings.contracts), published=columns_of(found.publications))
+        tell(warehouse, settings)
     if as_json:
         print_json({"releases": [release.as_dict() for release in releases], "problems": problems})
     else:

@@ -166,7 +166,7 @@ def replay_command(
     from dopa_pipelines.cli.ingesting import contract_for
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import replay
-    from dopa_pipelines.lineage.recording import bring_up_to_date
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -176,7 +176,7 @@ def replay_command(
     contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse:
         result = replay(warehouse, contract, why=why.strip(), delivery=delivery)
-        bring_up_to_date(warehouse, [contract])
+        tell(warehouse, settings, contract=contract)
     if as_json:
         print_json(result.as_json())
         return

@@ -25,6 +25,7 @@ def rebuild_command(
     """Rebuild a table from the archive, beside itself, and compare. Exit code 3: it is not the same."""
     from dopa_pipelines.cli.ingesting import contract_for
     from dopa_pipelines.ingest.rebuild import rebuild
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -32,6 +33,8 @@ def rebuild_command(
     contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse, err.status(f"{dataset}: reading the archive"):
         result = rebuild(warehouse, contract, apply=apply)
+        if result.applied:
+            tell(warehouse, settings, contract=contract)
     if as_json:
         print_json(result.as_json())
     else:

@@ -21,6 +21,7 @@ def retention_command(
     """Deliveries of the archive, and values of the quarantine, whose retention has ended."""
     from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.ingest.retention import end_retention
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.thai import BANGKOK
     from dopa_pipelines.warehouse import open_warehouse
@@ -29,6 +30,8 @@ def retention_command(
     contracts = load_contracts(settings.contracts)
     with open_warehouse(settings) as warehouse, err.status("looking through the archive"):
         ended = end_retention(warehouse, contracts, datetime.now(BANGKOK).date(), apply=apply)
+        if apply:
+            tell(warehouse, settings)
     if as_json:
         print_json(ended.as_json())
         return

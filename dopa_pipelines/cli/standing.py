@@ -46,10 +46,9 @@ def status_command(
         aborted = end_dead_work(warehouse)
         receiver, wrong = _receiver()
         if aborted:
-            from dopa_pipelines.lineage.recording import bring_up_to_date
-            from dopa_pipelines.publishing import columns_of
+            from dopa_pipelines.publishing.lineage import tell
 
-            bring_up_to_date(warehouse, contracts, published=columns_of(publications.publications))
+            tell(warehouse, settings)
         with warehouse.connect() as connection:
             events = standing(connection, receiver)
             counts = deliveries_by_dataset(connection)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dopa_pipelines.lineage.columntrace import ColumnWalk
     from dopa_pipelines.lineage.trace import Direction
+    from dopa_pipelines.settings import Settings
     from dopa_pipelines.warehouse import Warehouse
 
 
@@ -62,8 +63,9 @@ def trace_command(
         directions.append("up")
     if down:
         directions.append("down")
-    with open_warehouse(load_settings()) as warehouse, warehouse.connect(Role.READER) as connection:
-        _catch_up(warehouse, connection)
+    settings = load_settings()
+    with open_warehouse(settings) as warehouse, warehouse.connect(Role.READER) as connection:
+        _catch_up(warehouse, settings, connection)
         at = columntrace.moment(connection, as_of) if as_of else None
         places = {direction: columntrace.find_place(connection, dataset, direction) for direction in directions}
         known = {direction: place for direction, place in places.items() if place is not None}
@@ -79,7 +81,7 @@ def trace_command(
     _show(walks, form)
 
 
-def _catch_up(warehouse: Warehouse, connection: psycopg.Connection[Any]) -> None:
+def _catch_up(warehouse: Warehouse, settings: Settings, connection: psycopg.Connection[Any]) -> None:
     """What was written without us (dbt by hand) is brought into the column graph first."""
     import psycopg
 
@@ -87,9 +89,12 @@ def _catch_up(warehouse: Warehouse, connection: psycopg.Connection[Any]) -> None
     from dopa_pipelines.warehouse import Role
 
     if pending(connection):
+        from dopa_pipelines.publishing import columns_of, load_publications
+
+        publications = load_publications(settings.contracts / "open_data").publications
         try:
             with warehouse.connect(Role.LOADER) as writer:
-                record_columns(writer)
+                record_columns(writer, published=columns_of(publications))
                 writer.commit()
         except psycopg.Error as error:
             # A warehouse that can only be read can be asked all the same.

@@ -70,10 +70,13 @@ def rebase_command(
 def seal_command(as_json: JsonOption = False) -> None:
     """Seal what was recorded and take the digests that wait; runs do it at their end, as far as it takes no time."""
     from dopa_pipelines.lineage.seal import seal
+    from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
-    with open_warehouse(load_settings()) as warehouse:
+    settings = load_settings()
+    with open_warehouse(settings) as warehouse:
+        tell(warehouse, settings, seconds=0)
         done = seal(warehouse)
     if as_json:
         print_json(done.as_json())

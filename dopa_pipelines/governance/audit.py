@@ -42,6 +42,12 @@ with recursive chain (id) as (
         from jsonb_array_elements(w.inputs) as i (input)
         where jsonb_typeof(i.input -> 'write') = 'number'
         union all
+        -- Behind a view: the tables that it read at that moment.
+        select (r.read ->> 'write')::bigint
+        from jsonb_array_elements(w.inputs) as i (input)
+        cross join lateral jsonb_array_elements(coalesce(i.input -> 'reads', '[]')) as r (read)
+        where jsonb_typeof(r.read -> 'write') = 'number'
+        union all
         -- A table that is not made anew each time holds rows of its earlier writes.
         select max(earlier.id)
         from lineage.write earlier
@@ -52,15 +58,20 @@ with recursive chain (id) as (
 )
 select w.id, w.kind, w.target, w.written_at, w.written_by, w.run_id, w.parent_run_id, w.version, w.rows_in, w.rows_out,
     w.transaction_id::text as transaction_id, w.cluster, w.code ->> 'checksum' as code_checksum,
-    w.code ->> 'git_commit' as git_commit, w.code ->> 'path' as path, w.code ->> 'compiled' as compiled, w.inputs, w.detail
+    w.code ->> 'git_commit' as git_commit, w.code -> 'git_changed' as git_changed,
+    w.code ->> 'path' as path, w.code ->> 'compiled' as compiled, w.inputs, w.detail
 from lineage.write w
 where w.id in (select id from chain)
+   -- What became of these tables since: restored, moved, changed in form.
+   or w.kind in ('rebase', 'migration') and w.target in (
+       select c.target from lineage.write c where c.id in (select id from chain)
+   )
 order by w.id
 """
 
 _DELIVERIES = """
 select d.id, d.dataset, d.file, d.sha256, d.bytes, d.received_at, d.contract_version, d.contract_checksum, d.as_of, d.rows_read,
-    d.rows_loaded, d.rows_quarantined, d.rows_held, d.in_force, d.reasons, d.run_id
+    d.rows_loaded, d.rows_quarantined, d.rows_held, d.in_force, d.reasons, d.run_id, d.replayed, d.requested_by, d.why
 from ops.delivery d
 where d.id = any(%s)
 order by d.id
@@ -89,9 +100,12 @@ _DESCRIBING = ("release.json", "metadata.json", "data_dictionary.csv", "datapack
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one subject. ``writes`` are in the order in which they were made, the subject's own last."""
+    """What is known of one subject. ``last``: the write that made it what it is; ``writes``: all, in the order in which they were
+    made. ``findings`` and ``notes`` are what a verification said.
+    """
 
     subject: str
+    last: Row
     made_at: datetime
     warehouse: str
     writes: list[Row]
@@ -103,12 +117,9 @@ class Evidence:
     columns: list[Row]
     picture: str
     findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     released: dict[str, bytes] = field(default_factory=dict)
     """What lies beside the data of a release, by name: manifest, dictionary, metadata, checksums."""
-
-    @property
-    def last(self) -> Row:
-        return self.writes[-1]
 
     @property
     def code(self) -> dict[str, Row]:
@@ -146,9 +157,11 @@ def gather(connection: psycopg.Connection[Any], subject: str, releases: Path) ->
         events = cursor.execute(_EVENTS, asked).fetchall()
         sealed = cursor.execute(_SEALED, asked | {"events": [event["id"] for event in events]}).fetchall()
         seals = cursor.execute("select * from lineage.seal order by seq").fetchall()
-    picture, columns = _columns(connection, node.dataset, writes[-1]["written_at"])
+    last = next(write for write in writes if write["id"] == start)
+    picture, columns = _columns(connection, node.dataset, last["written_at"])
     return Evidence(
         subject=label,
+        last=last,
         made_at=datetime.now(BANGKOK),
         warehouse="/".join(identity(connection).table("")).rstrip("."),
         writes=writes,
@@ -159,7 +172,7 @@ def gather(connection: psycopg.Connection[Any], subject: str, releases: Path) ->
         seals=seals,
         columns=columns,
         picture=picture,
-        released=_released(releases, writes[-1]),
+        released=_released(releases, last),
     )
 
 
@@ -260,12 +273,13 @@ def _content(evidence: Evidence) -> dict[str, bytes]:
         "writes.csv": _csv(
             evidence.writes,
             ("id", "kind", "target", "written_at", "written_by", "run_id", "parent_run_id", "version", "rows_in", "rows_out",
-             "code_checksum", "git_commit", "path", "transaction_id", "cluster", "inputs"),
+             "code_checksum", "git_commit", "git_changed", "path", "transaction_id", "cluster", "inputs"),
         ),
         "deliveries.csv": _csv(
             evidence.deliveries,
             ("id", "dataset", "file", "sha256", "bytes", "received_at", "as_of", "contract_version", "contract_checksum",
-             "rows_read", "rows_loaded", "rows_quarantined", "rows_held", "in_force", "reasons", "run_id"),
+             "rows_read", "rows_loaded", "rows_quarantined", "rows_held", "in_force", "reasons", "run_id", "replayed",
+             "requested_by", "why"),
         ),
         "checks.csv": _csv(evidence.checks, ("at", "dataset", "check", "column", "passed", "severity")),
         "columns.csv": _csv(
@@ -296,6 +310,8 @@ def report(evidence: Evidence) -> str:
     environment.filters |= {"moment": _moment, "number": _number}
     reasons: dict[str, int] = {}
     for delivery in evidence.deliveries:
+        if delivery["replayed"]:
+            continue  # its rows are counted where they were rejected first
         for code, count in (delivery["reasons"] or {}).items():
             reasons[code] = reasons.get(code, 0) + int(count)
     return environment.get_template("audit.html.j2").render(evidence=evidence, reasons=reasons)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
@@ -453,11 +453,8 @@ class Load:
 
     def record_write(self, parent_run_id: str | None) -> int:
         contract, delivery = self.contract, self.delivery
-        namespace, name = contract.feed
         unchecked = delivery.notes.get("references_not_checked", [])
-        inputs: list[dict[str, Any]] = [{"namespace": namespace, "name": name, "write": None}]
-        skipped = {item.split(" → ")[1].split(".")[0] for item in unchecked}
-        inputs += [{"name": f"raw.{other}"} for other in contract.references if other not in skipped | {contract.dataset}]
+        inputs = inputs_of(contract, {item.split(" → ")[1].split(".")[0] for item in unchecked})
         row = self.connection.execute(
             "select lineage.record_write(p_kind => 'load', p_target => %s, p_run_id => %s, p_parent_run_id => %s,"
             " p_code => %s, p_version => %s, p_inputs => %s, p_rows_in => %s, p_rows_out => %s, p_detail => %s)",
@@ -526,6 +523,13 @@ def scope_of(contract: Contract, alias: str) -> list[sql.Composed]:
         else sql.SQL("date_trunc({}, {})::date").format(sql.Literal(part.granularity), sql.Identifier(alias, part.column))
         for part in contract.load.scope
     ]
+
+
+def inputs_of(contract: Contract, unchecked: Set[str] = frozenset()) -> list[dict[str, Any]]:
+    """What a load's rows are made of and compared with, as ``lineage.write`` has it; not references that were ``unchecked``."""
+    namespace, name = contract.feed
+    compared = [other for other in contract.references if other not in unchecked and other != contract.dataset]
+    return [{"namespace": namespace, "name": name, "write": None}, *({"name": f"raw.{other}"} for other in compared)]
 
 
 def record_migration(

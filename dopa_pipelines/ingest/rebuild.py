@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -26,13 +27,14 @@ from dopa_pipelines.ingest.encode import Encoder
 from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 from dopa_pipelines.ingest.history import apply_snapshot, next_snapshot
-from dopa_pipelines.ingest.load import code_of, record_migration, take_turn
+from dopa_pipelines.ingest.load import code_of, inputs_of, record_migration, take_turn
 from dopa_pipelines.ingest.replay import batches_of, in_names
 from dopa_pipelines.ingest.stream import Clock, Files, Place, Stream
 from dopa_pipelines.ingest.tables import DropViews, Renames, ensure_tables, type_sql, views_on
 from dopa_pipelines.scratch import private_folder
 from dopa_pipelines.sources.containers import unpacked
 from dopa_pipelines.warehouse import Role, Warehouse, unfinished
+from dopa_pipelines.warehouse.work import Work
 
 Connection = psycopg.Connection[Any]
 TABLE = "rebuilt"
@@ -92,8 +94,14 @@ def rebuild(warehouse: Warehouse, contract: Contract, *, apply: bool = False) ->
         work = _Rebuild(warehouse, connection, contract, result, changes.words, views)
         work.run()
         if apply and not result.equal:
-            work.apply()
-            connection.commit()
+            run_id = str(uuid.uuid4())
+            inputs = inputs_of(contract)
+            with Work(
+                warehouse, "load", contract.table, run_id=run_id, inputs=inputs, detail={"code": code_of(contract)}
+            ) as told:
+                work.apply(run_id, told.id)
+                connection.commit()
+                told.done()
         else:
             connection.rollback()
     result.seconds = round(clock.rounded()["total"], 3)
@@ -418,10 +426,10 @@ class _Rebuild:
         own = ["_delivery_id", "_row", *(HISTORY_COLUMNS if self.contract.has_history else ())]
         return sql.SQL(", ").join(map(sql.Identifier, [*self.columns, *own]))
 
-    def apply(self) -> None:
+    def apply(self, run_id: str, work: str) -> None:
         """Put the rebuilt rows in the table's place; rows of destroyed deliveries stay as they are."""
         if self.changes:
-            record_migration(self.connection, self.contract, None, self.changes, self.views)
+            record_migration(self.connection, self.contract, run_id, self.changes, self.views)
         columns = self._all_columns()
         gone = sql.Literal([item["delivery"] for item in self.result.destroyed])
         self.connection.execute(sql.SQL("delete from {} where _delivery_id <> all ({}::bigint[])").format(self.table, gone))
@@ -431,14 +439,16 @@ class _Rebuild:
             ).format(self.table, columns, columns, sql.Identifier(TABLE), gone)
         )
         self.connection.execute(
-            "select lineage.record_write(p_kind => 'load', p_target => %s, p_version => %s, p_code => %s, p_rows_out => %s,"
-            " p_detail => %s)",
+            "select lineage.record_write(p_kind => 'load', p_target => %s, p_run_id => %s, p_version => %s, p_code => %s,"
+            " p_inputs => %s, p_rows_out => %s, p_detail => %s)",
             (
                 self.contract.table,
+                run_id,
                 self.contract.version,
                 json.dumps(code_of(self.contract)),
+                json.dumps(inputs_of(self.contract), ensure_ascii=False),
                 self.result.rows + self.result.missing - self.result.extra,
-                json.dumps({"rebuild": True, "deliveries": self.result.deliveries}),
+                json.dumps({"rebuild": True, "deliveries": self.result.deliveries, "work": work, "mode": "rebuild"}),
             ),
         )
         # What it holds of each delivery is what the rebuild gave it.

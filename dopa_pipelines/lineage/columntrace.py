@@ -343,6 +343,7 @@ class _Walker:
         met = list({self.dataset_of[number] for number in used})
         rows = self.conn.execute("select id, namespace, name from lineage.dataset where id = any(%s)", (met,)).fetchall()
         names = {number: DatasetName(namespace, name) for number, namespace, name in rows}
+        labelled = {self.root.dataset, *names.values()}
         places = {number: Place(names[self.dataset_of[number]], self.column_of[number]) for number in used}
         up = self.direction == "up"
 
@@ -355,7 +356,7 @@ class _Walker:
 
         named = identity(self.conn)
         return ColumnWalk(
-            self.root, self.direction, self.at, {name: label_of(named, name) for name in names.values()},
+            self.root, self.direction, self.at, {name: label_of(named, name) for name in labelled},
             edges(direct), edges(indirect), {places[number]: steps for number, steps in distance.items()},
             {places[number]: count for number, count in hidden.items()},
             {item.dataset: item for _, item in _definitions(self.conn, met, self.at)},

@@ -41,6 +41,7 @@ _PARTS = ("inputs", "outputs")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:?\d\d)")
 # The turn of those who tell our own events.
 _OF_US = 0x646F7061_6C696E65
+_INDIRECT = frozenset({"JOIN", "FILTER", "GROUP_BY", "SORT", "WINDOW", "CONDITIONAL"})
 _DIRECT = frozenset({"IDENTITY", "TRANSFORMATION", "AGGREGATION"})
 
 
@@ -145,9 +146,13 @@ def imported_edges(event: Mapping[str, Any], named: Identity) -> list[ColumnEdge
             source = named.canonical(given["namespace"], given["name"])
             ways = given.get("transformations") or [{}]
             for way in ways:
-                subtype = str(way.get("subtype") or ("FILTER" if way.get("type") == "INDIRECT" else "TRANSFORMATION")).upper()
-                if way.get("type") == "INDIRECT" and subtype in _DIRECT:
-                    subtype = "CONDITIONAL"
+                indirect = way.get("type") == "INDIRECT"
+                told = str(way.get("subtype") or "").upper()
+                # Others may say any word; what it means to values and rows is said by the type.
+                if indirect:
+                    subtype = told if told in _INDIRECT else "CONDITIONAL" if told else "FILTER"
+                else:
+                    subtype = told if told in _DIRECT else "TRANSFORMATION"
                 found[ColumnEdge(source, given["field"], name, column, subtype, bool(way.get("masking")))] = None
     return list(found)
 

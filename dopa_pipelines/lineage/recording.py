@@ -16,14 +16,17 @@ from dopa_pipelines.lineage.seal import BRIEF, seal
 from dopa_pipelines.warehouse import Warehouse
 
 
-def bring_up_to_date(warehouse: Warehouse, contracts: Iterable[Contract], *, published: Published | None = None) -> None:
+def bring_up_to_date(
+    warehouse: Warehouse, contracts: Iterable[Contract], *, published: Published | None = None, seconds: float = BRIEF
+) -> None:
     """Make of the writes that are committed what was not made of them yet; what it does not get to is made the next time.
 
-    ``contracts`` say who owns what and how columns are classified; ``published``: the columns of publications.
+    ``contracts`` say who owns what and how columns are classified; ``published``: the columns of publications; ``seconds``:
+    what digests may take, the rest is left to the night.
     """
     with warehouse.connect() as connection:
         record_columns(connection, published=published)
         # Events tell of columns what the graph knows.
         record_events(connection, contracts=list(contracts), column_edges=edges_into)
         connection.commit()
-    seal(warehouse, seconds=BRIEF)
+    seal(warehouse, seconds=seconds)

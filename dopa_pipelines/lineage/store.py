@@ -148,7 +148,9 @@ def graph(conn: psycopg.Connection[Any], *, environment: str | None = PRODUCTION
     if environment in (PRODUCTION, None):
         from dopa_pipelines.lineage.importing import imported_graph
 
-        edges += [Edge(source, target, "imported") for source, target in imported_graph(conn, at=at)]
+        # What is written here nobody else knows better.
+        own = {name for name, node in nodes.items() if node.kind in ("table", "release")}
+        edges += [Edge(source, target, "imported") for source, target in imported_graph(conn, at=at) if target not in own]
     for edge in edges:
         for name in (edge.source, edge.target):
             if name not in nodes:

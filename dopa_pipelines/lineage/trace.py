@@ -90,9 +90,11 @@ def trace(graph: Graph, node: str | DatasetName, direction: Direction = "up", de
         further = list(neighbours(place))
         if depth is not None and distance[place] >= depth:
             return TraceNode(graph.nodes[place], distance[place], via, hidden=len(further))
+        # Of two edges to the same dataset, as of data and of a reference, the first is followed.
+        first = {there: edge for edge, there in reversed(further)}
         children = tuple(
             followed(there, edge.kind)
-            if followed_by.get(there) == place
+            if followed_by.get(there) == place and first[there] is edge
             else TraceNode(graph.nodes[there], distance[place] + 1, edge.kind, repeated=True)
             for edge, there in further
         )

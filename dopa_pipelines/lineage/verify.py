@@ -96,6 +96,8 @@ def verify(
     """
     verdict = Verdict()
     with warehouse.connect(Role.TRANSFORMER, autocommit=True) as connection:
+        # As the server told the definitions of views when they were recorded.
+        connection.execute("set search_path = pg_catalog, pg_temp")
         target = _target(connection, dataset) if dataset else None
         _chain(connection, verdict)
         _anchored(connection, warehouse.state, releases, verdict)

@@ -51,6 +51,7 @@ from dopa_pipelines.publishing.describe import (
     dated,
     metadata,
 )
+from dopa_pipelines.publishing.lineage import tell
 from dopa_pipelines.publishing.publication import TIMEZONE, Publication, canonical_json
 from dopa_pipelines.publishing.rows import Snapshot, snapshot
 from dopa_pipelines.publishing.writers import WRITERS, Writer
@@ -107,6 +108,8 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
     """
     began = time.perf_counter()
     folder = settings.releases_path / publication.name
+    # The head that its manifest carries is to cover the writes that it is made of.
+    tell(warehouse, settings, seconds=0)
     with Work(
         warehouse,
         "release",
