@@ -44,9 +44,6 @@ _TRUE = ["true", "t", "yes", "y", "1", "ใช่"]
 _FALSE = ["false", "f", "no", "n", "0", "ไม่ใช่"]
 
 
-REJECTED = pl.Schema({ROW: pl.Int64, ORIGINAL: pl.String, "reasons": pl.String, "fields": pl.String})
-
-
 @dataclass(frozen=True)
 class Enforced:
     """One batch after enforcement.

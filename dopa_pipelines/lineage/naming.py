@@ -120,12 +120,6 @@ def is_release(dataset: DatasetName) -> bool:
     return dataset.namespace == FILES and dataset.name.startswith(_RELEASES)
 
 
-def as_input(dataset: DatasetName, write: int | None = None) -> dict[str, object]:
-    """A dataset as an element of ``lineage.write.inputs``; the database fills in the latest write where none
-    is given."""
-    return {"namespace": dataset.namespace, "name": dataset.name, "write": write}
-
-
 def without_credentials(location: str) -> str:
     """A location as it may be told to others: user, password, query and fragment are removed from a URL."""
     parts = urlsplit(location)

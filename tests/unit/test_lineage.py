@@ -23,7 +23,6 @@ from dopa_pipelines.lineage.naming import (
     DatasetName,
     FeedKind,
     Identity,
-    as_input,
     release,
     release_target,
     without_credentials,
@@ -77,6 +76,11 @@ def department() -> Graph:
             edge(out.dataset, publication, "release"),
         ],
     )
+
+
+def as_input(dataset: DatasetName, write: int | None = None) -> dict[str, object]:
+    """A dataset as an element of ``lineage.write.inputs``."""
+    return {"namespace": dataset.namespace, "name": dataset.name, "write": write}
 
 
 def shape(place: TraceNode) -> Any:
@@ -174,6 +178,18 @@ def test_a_limit_loses_nothing_that_a_longer_way_meets_first() -> None:
     pairs = [("b", "top"), ("c", "b"), ("z", "c"), ("z", "top"), ("x", "z")]
     graph = Graph.of(names.values(), [Edge(names[s].dataset, names[t].dataset, "model") for s, t in pairs])
     assert shape(trace(graph, "s.top", "up", depth=2).root) == ("s.top", ("s.b", "s.c"), ("s.z", "s.x"))
+
+
+def test_of_two_edges_to_a_dataset_one_is_followed() -> None:
+    """Else the tree doubles with each step."""
+    nodes = [table(f"marts.t{number}") for number in range(12)]
+    edges = [Edge(source.dataset, target.dataset, kind) for target, source in pairwise(nodes) for kind in ("model", "imported")]
+    place, steps = trace(Graph.of(nodes, edges), "marts.t0").root, 0
+    while place.children:
+        assert [child.repeated for child in place.children] == [False, True]
+        assert not place.children[1].children
+        place, steps = place.children[0], steps + 1
+    assert steps == 11
 
 
 def test_cycles_end() -> None:

@@ -638,9 +638,7 @@ class _Walk:
                 node = node.expression
             name = self.function_name(node)
             first_name = first_name or name
-            made, is_scalar, is_set = self.function_columns(
-                node, name, alias_name if len(nodes) == 1 else "", defined, bool(titles), scope
-            )
+            made, is_scalar, is_set = self.function_columns(node, name, alias_name if len(nodes) == 1 else "", defined, scope)
             if is_set:
                 scope.decides(deciding(NONE.union(*(value.edges for _, value in made)), Subtype.JOIN))
             columns += made
@@ -651,7 +649,7 @@ class _Walk:
         return self.enter(nodes[0], alias, alias_name or first_name, tuple(columns), NONE, scope, scalar=scalar)
 
     def function_columns(
-        self, node: exp.Expr, name: str, alias: str, defined: list[str], titled: bool, scope: Scope
+        self, node: exp.Expr, name: str, alias: str, defined: list[str], scope: Scope
     ) -> tuple[list[tuple[str, Value]], bool, bool]:
         """Columns of a function in FROM, whether it is of one value, and whether it gives several rows."""
         if isinstance(node, exp.Unnest):
