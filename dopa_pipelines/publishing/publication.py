@@ -25,7 +25,7 @@ TIMEZONE = "Asia/Bangkok"
 """Schedules are read, and releases dated, in the department's own time."""
 
 ColumnType = Literal["string", "integer", "number", "boolean", "date"]
-FileFormat = Literal["csv", "json", "parquet"]
+FileFormat = Literal["csv", "json", "parquet", "xlsx", "geojson"]
 
 
 class Licence(NamedTuple):
@@ -49,7 +49,13 @@ LICENCES: dict[str, Licence] = {
     ),
 }
 
-_GD_FORMAT: dict[str, str] = {"csv": "CSV", "json": "JSON", "parquet": gd_catalog.OTHER}
+_GD_FORMAT: dict[str, str] = {
+    "csv": "CSV",
+    "json": "JSON",
+    "parquet": gd_catalog.OTHER,
+    "xlsx": "XLS",
+    "geojson": gd_catalog.OTHER,
+}
 _NAME = r"^[a-z][a-z0-9_]*$"
 _CRON_FIELD = re.compile(r"^(\*|\d+(-\d+)?)(/\d+)?(,\d+(-\d+)?)*$")
 
@@ -77,6 +83,93 @@ class Approval(_Part):
     document: str = Field(min_length=1)
     review_on: date
     high_value: bool
+    internal: list[str] = []
+    """Published columns that are internal by lineage and that the council lets out all the same."""
+
+
+class GateException(_Part):
+    """A named person's decision that one column goes out although the gate refuses it. It can lift neither a direct
+    identifier nor a security class."""
+
+    column: str = Field(pattern=_NAME)
+    approved_by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    document: str = Field(min_length=1)
+    expires_on: date
+
+
+class Dimension(_Part):
+    """What cells of a count are told apart by. Publications of a family that have a dimension of one ``name`` mean the
+    same by it.
+
+    ``column``: the published column with its codes; none where the measures' ``at`` say it (a wide table). ``levels``:
+    lengths of the code's prefixes, from the top (province 2, district 4, tambon 6); ``parents``: or each code's parent.
+    With neither, every code is a part of the total. ``total``: the code that the table itself uses for the total, where
+    it has such rows. ``additive`` false: its codes do not add up to anything (the months of a stock, such as a
+    population), so each is a table of its own.
+    """
+
+    name: str = Field(pattern=_NAME)
+    column: str | None = Field(default=None, pattern=_NAME)
+    levels: list[int] = []
+    parents: dict[str, str] = {}
+    total: str | None = None
+    additive: bool = True
+
+
+class Measure(_Part):
+    """A published column of counts or sums, and the codes that it stands for in dimensions without a column; those it
+    does not name are at their total. ``contributors`` and ``largest``: of a sum over people, columns of the source
+    (published or not) with the number of people in it and the largest contributions, descending."""
+
+    column: str = Field(pattern=_NAME)
+    at: dict[str, str] = {}
+    contributors: str | None = Field(default=None, pattern=_NAME)
+    largest: list[str] = []
+
+
+class Rate(_Part):
+    """A percentage, ratio or mean that is published beside the counts it is made of: ``scale`` × numerator / denominator,
+    rounded to ``decimals``."""
+
+    column: str = Field(pattern=_NAME)
+    numerator: str = Field(pattern=_NAME)
+    denominator: str = Field(pattern=_NAME)
+    scale: float = 100
+    decimals: int = 2
+
+
+class Dominance(_Part):
+    """The (n,k) rule: a cell is sensitive where its ``n`` largest contributions are more than ``k`` percent of it."""
+
+    n: int = Field(ge=1)
+    k: float = Field(gt=0, lt=100)
+
+
+class Disclosure(_Part):
+    """How counts of and sums over people are protected. Publications with the same ``family`` are over the same people:
+    whoever attacks one has the others too."""
+
+    family: str = Field(pattern=_NAME)
+    method: Literal["suppression", "rounding", "cell_key"] = "suppression"
+    threshold: int = Field(default=5, ge=2)
+    dominance: Dominance | None = None
+    p_percent: float | None = Field(default=None, gt=0)
+    base: int | None = Field(default=None, ge=2)
+    zeros: Literal["published", "hideable"] = "published"
+    dimensions: list[Dimension] = Field(min_length=1)
+    measures: list[Measure] = Field(min_length=1)
+    rates: list[Rate] = []
+
+
+class RecordLevel(_Part):
+    """An extract with a row a person or thing: the k-anonymity (Sweeney 2002) and l-diversity (Machanavajjhala et al.
+    2007) it must have."""
+
+    quasi_identifiers: list[str] = Field(min_length=1)
+    sensitive: list[str] = []
+    k_anonymity: int = Field(default=5, ge=2)
+    l_diversity: int = Field(default=1, ge=1)
 
 
 class Contact(_Part):
@@ -102,6 +195,15 @@ class Publication(_Part):
     contact: Contact
     approval: Approval
     unit_of_count: str | None = None
+    disclosure: Disclosure | None = None
+    record_level: RecordLevel | None = None
+    exceptions: list[GateException] = []
+    excel: bool = False
+    """Excel users read the CSV: it begins with a byte order mark."""
+    geometry: str | None = Field(default=None, pattern=_NAME)
+    """The column of the source with each row's geometry as GeoJSON, for the format ``geojson``."""
+    quality_line: float = Field(default=80, ge=0, le=100)
+    """The quality score, of 100, that the datasets it is made of must have for a release."""
     gd_catalog: dict[str, Any]
     _path: Path = PrivateAttr(default=Path())
 
@@ -234,6 +336,23 @@ def _sense_problems(document: Document, publication: Publication) -> Iterator[Pr
         )
     if publication.approval.review_on <= publication.approval.approved_on:
         yield document.problem("the review must come after the approval", "approval", "reviewOn")
+    yield from _disclosure_problems(document, publication, seen)
+    for position, item in enumerate(publication.exceptions):
+        if item.column not in seen:
+            yield document.problem(f"the exception names {item.column!r}, which is not a listed column", "exceptions", position)
+    for position, name in enumerate(publication.approval.internal):
+        if name not in seen:
+            yield document.problem(
+                f"approval.internal names {name!r}, which is not a listed column", "approval", "internal", position
+            )
+    if publication.record_level:
+        for name in [*publication.record_level.quasi_identifiers, *publication.record_level.sensitive]:
+            if name not in seen:
+                yield document.problem(f"recordLevel names {name!r}, which is not a listed column", "recordLevel")
+    if ("geojson" in publication.formats) != (publication.geometry is not None):
+        yield document.problem(
+            "the format geojson and `geometry`, the column with the geometry, go together; add the other", "formats"
+        )
     called = LICENCES[publication.licence].gd_catalog
     stated = publication.gd_catalog.get("license_id")
     if stated in gd_catalog.CHOICES["license_id"] and stated != called:
@@ -250,6 +369,52 @@ def _sense_problems(document: Document, publication: Publication) -> Iterator[Pr
                 "gdCatalog",
                 "data_format",
             )
+
+
+def _disclosure_problems(document: Document, publication: Publication, listed: set[str]) -> Iterator[Problem]:
+    rule = publication.disclosure
+    if rule is None:
+        return
+    if publication.unit_of_count is None:
+        yield document.problem("disclosure control needs `unitOfCount`: whom or what the counts count", "disclosure")
+    dimensions = {item.name: item for item in rule.dimensions}
+    if len(dimensions) != len(rule.dimensions):
+        yield document.problem("two dimensions have one name; name each once", "disclosure", "dimensions")
+    for position, dimension in enumerate(rule.dimensions):
+        place = ("disclosure", "dimensions", position)
+        if dimension.column is not None and dimension.column not in listed:
+            yield document.problem(f"dimension {dimension.name!r}: {dimension.column!r} is not a listed column", *place)
+        if dimension.levels and dimension.parents:
+            yield document.problem(f"dimension {dimension.name!r} has levels and parents; keep one", *place)
+        if dimension.levels != sorted(set(dimension.levels)):
+            yield document.problem(f"dimension {dimension.name!r}: levels must grow from the top down", *place)
+        if dimension.column is None and not any(dimension.name in measure.at for measure in rule.measures):
+            yield document.problem(f"dimension {dimension.name!r} has no column and no measure is `at` a code of it", *place)
+    counted: set[str] = set()
+    for position, measure in enumerate(rule.measures):
+        place = ("disclosure", "measures", position)
+        if measure.column not in listed:
+            yield document.problem(f"the measure {measure.column!r} is not a listed column", *place)
+        if measure.column in counted:
+            yield document.problem(f"the measure {measure.column!r} is listed twice; keep one", *place)
+        counted.add(measure.column)
+        for name in measure.at:
+            if name not in dimensions:
+                yield document.problem(f"the measure {measure.column!r} is at {name!r}, which is no dimension", *place)
+            elif dimensions[name].column is not None:
+                yield document.problem(f"the measure {measure.column!r} is at {name!r}, which has a column; remove one", *place)
+    for position, rate in enumerate(rule.rates):
+        for name in (rate.column, rate.numerator, rate.denominator):
+            if name not in listed:
+                yield document.problem(f"the rate names {name!r}, which is not a listed column", "disclosure", "rates", position)
+    if (rule.method == "rounding") != (rule.base is not None):
+        yield document.problem(
+            "the method rounding and its `base` go together; add the other or remove it", "disclosure", "method"
+        )
+    if rule.dominance and any(len(measure.largest) < rule.dominance.n for measure in rule.measures if measure.contributors):
+        yield document.problem(
+            f"dominance looks at the {rule.dominance.n} largest contributions: name as many columns", "disclosure"
+        )
 
 
 def canonical_json(value: object) -> bytes:
