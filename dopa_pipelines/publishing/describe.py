@@ -10,37 +10,35 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from dopa_pipelines.publishing import gd_catalog
 from dopa_pipelines.publishing.publication import LICENCES, Publication
-from dopa_pipelines.publishing.writers import MEDIA_TYPES
+from dopa_pipelines.publishing.writers import BOM, MEDIA_TYPES, WrittenFile
 
 _CSV_NOTE = (
     "A text that a spreadsheet would take for a formula (it begins with = + - @, a tab or a line end) has an apostrophe in front."
 )
 
 
-@dataclass(frozen=True)
-class WrittenFile:
-    """A finished file of a release."""
-
-    name: str
-    bytes: int
-    sha256: str
+def dictionary_rows(publication: Publication) -> list[list[str]]:
+    """Name, type, description (English, Thai) and unit of every column, a header first; มรด. 3-1:2565 asks for the first
+    three."""
+    return [
+        ["name", "type", "description_en", "description_th", "unit"],
+        *(
+            [column.name, column.type, column.description_en, column.description_th, column.unit or ""]
+            for column in publication.columns
+        ),
+    ]
 
 
 def data_dictionary(publication: Publication) -> bytes:
-    """Name, type, description (English, Thai) and unit of every column; มรด. 3-1:2565 asks for the first
-    three."""
+    """The data dictionary as CSV, with a byte order mark where the data has one."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "type", "description_en", "description_th", "unit"])
-    for column in publication.columns:
-        writer.writerow([column.name, column.type, column.description_en, column.description_th, column.unit or ""])
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator="\n").writerows(dictionary_rows(publication))
+    return (BOM if publication.excel else b"") + text.getvalue().encode()
 
 
 def metadata(publication: Publication) -> dict[str, Any]:

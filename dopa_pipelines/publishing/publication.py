@@ -24,6 +24,9 @@ from dopa_pipelines.publishing import gd_catalog
 TIMEZONE = "Asia/Bangkok"
 """Schedules are read, and releases dated, in the department's own time."""
 
+GEOMETRY = "geometry"
+"""What the geometry of a GeoJSON extract is called among its columns."""
+
 ColumnType = Literal["string", "integer", "number", "boolean", "date"]
 FileFormat = Literal["csv", "json", "parquet", "xlsx", "geojson"]
 
@@ -238,8 +241,12 @@ def load_publications(folder: Path) -> Publications:
 
 
 def columns_of(publications: Iterable[Publication]) -> dict[str, dict[str, str]]:
-    """The column of the model that each published column is, by the publications' checksums."""
-    return {item.checksum: {column.name: column.source for column in item.columns} for item in publications}
+    """The column of the model that each published column is, the geometry included, by the publications' checksums."""
+    return {
+        item.checksum: {column.name: column.source for column in item.columns}
+        | ({GEOMETRY: item.geometry} if item.geometry else {})
+        for item in publications
+    }
 
 
 def read_publication(path: Path) -> Publication:
@@ -353,6 +360,8 @@ def _sense_problems(document: Document, publication: Publication) -> Iterator[Pr
         yield document.problem(
             "the format geojson and `geometry`, the column with the geometry, go together; add the other", "formats"
         )
+    if publication.geometry and GEOMETRY in seen:
+        yield document.problem(f"no listed column can be called {GEOMETRY!r} beside the geometry; name it otherwise", "geometry")
     called = LICENCES[publication.licence].gd_catalog
     stated = publication.gd_catalog.get("license_id")
     if stated in gd_catalog.CHOICES["license_id"] and stated != called:

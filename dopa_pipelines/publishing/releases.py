@@ -27,7 +27,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,17 +44,17 @@ from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.naming import release_target
 from dopa_pipelines.lineage.store import record_write
 from dopa_pipelines.publishing.describe import (
-    WrittenFile,
     as_json,
     data_dictionary,
     data_package,
     dated,
+    dictionary_rows,
     metadata,
 )
 from dopa_pipelines.publishing.lineage import tell
 from dopa_pipelines.publishing.publication import TIMEZONE, Publication, canonical_json
 from dopa_pipelines.publishing.rows import Snapshot, snapshot
-from dopa_pipelines.publishing.writers import WRITERS, Writer
+from dopa_pipelines.publishing.writers import WRITERS, Style, Writer, WrittenFile
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Role, Warehouse
 from dopa_pipelines.warehouse.work import Work
@@ -191,7 +191,7 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
     """Write the files that don't name the version; returns what the manifest says but for version and
     files."""
     temporary.mkdir()
-    data, rows = _write_data(temporary, publication, source)
+    data, rows = _write_data(temporary, publication, source.schema, source.batches())
     described, packaged = metadata(publication), data_package(publication, data)
     dictionary = data_dictionary(publication)
     now = datetime.now(ZoneInfo(TIMEZONE))
@@ -229,33 +229,25 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
     }
 
 
-def _write_data(folder: Path, publication: Publication, source: Snapshot) -> tuple[dict[str, WrittenFile], int]:
+def _write_data(
+    folder: Path, publication: Publication, schema: pa.Schema, rows: Iterable[pa.Table]
+) -> tuple[dict[str, WrittenFile], int]:
     """Stream the rows into every format at once; (file by format, rows)."""
-    rows = 0
-    with contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(_writer(folder / f"{publication.name}.{form}", form, source.schema))
-            for form in publication.formats
-        ]
-        for table in source.batches():
+    style = Style(excel=publication.excel, dictionary=dictionary_rows(publication))
+    count = 0
+    writers: dict[str, Writer] = {}
+    try:
+        for form in publication.formats:
+            writers[form] = WRITERS[form](folder / f"{publication.name}.{form}", schema, style)
+        for table in rows:
             frame = pl.DataFrame(pl.from_arrow(table))
-            for writer in writers:
+            for writer in writers.values():
                 writer.write(table, frame)
-            rows += table.num_rows
-    return {form: _measure(folder / f"{publication.name}.{form}") for form in publication.formats}, rows
-
-
-@contextlib.contextmanager
-def _writer(path: Path, form: str, schema: pa.Schema) -> Iterator[Writer]:
-    """A writer whose file is ended, and on disk, at the end."""
-    with path.open("wb", buffering=_BLOCK) as file:
-        writer = WRITERS[form](file, schema)
-        try:
-            yield writer
-        finally:
-            writer.close()
-        file.flush()
-        os.fsync(file.fileno())
+            count += table.num_rows
+        return {form: writers.pop(form).close() for form in publication.formats}, count
+    finally:
+        for writer in writers.values():
+            writer.abandon()
 
 
 def _settle(
