@@ -17,6 +17,7 @@ from dopa_pipelines.publishing.publication import (
 )
 
 if TYPE_CHECKING:
+    from dopa_pipelines.publishing.corrections import Version, correct, versions, withdraw
     from dopa_pipelines.publishing.releases import Release, publish, recover, seen_writes
 
 __all__ = [
@@ -25,19 +26,24 @@ __all__ = [
     "Publications",
     "PublishedColumn",
     "Release",
+    "Version",
     "columns_of",
+    "correct",
     "load_publications",
     "publish",
     "read_publication",
     "recover",
     "seen_writes",
+    "versions",
+    "withdraw",
 ]
+_CORRECTIONS = ("Version", "correct", "versions", "withdraw")
 
 
 def __getattr__(name: str) -> Any:
     """What writes releases pays for Polars and Arrow; who only reads publications need not."""
     if name not in __all__:
         raise AttributeError(name)
-    from dopa_pipelines.publishing import releases
+    from dopa_pipelines.publishing import corrections, releases
 
-    return getattr(releases, name)
+    return getattr(corrections if name in _CORRECTIONS else releases, name)

@@ -14,8 +14,9 @@ from datetime import date
 from typing import Any
 
 from dopa_pipelines.publishing import gd_catalog
+from dopa_pipelines.publishing.folders import WrittenFile
 from dopa_pipelines.publishing.publication import LICENCES, Publication
-from dopa_pipelines.publishing.writers import BOM, MEDIA_TYPES, WrittenFile
+from dopa_pipelines.publishing.writers import BOM, MEDIA_TYPES
 
 _CSV_NOTE = (
     "A text that a spreadsheet would take for a formula (it begins with = + - @, a tab or a line end) has an apostrophe in front."
@@ -64,23 +65,24 @@ def dated(values: Mapping[str, Any], day: date) -> dict[str, Any]:
 
 
 def data_package(publication: Publication, files: Mapping[str, WrittenFile]) -> dict[str, Any]:
-    """A Frictionless data package (specs.frictionlessdata.io) of the data files, which come by format.
+    """A Frictionless data package (specs.frictionlessdata.io, version 1) of the data files, which come by format.
 
-    The release adds its version.
+    CSV and xlsx have a table schema that their rows can be validated by; the others are named with the columns they hold. The
+    release adds its version.
     """
     licence = LICENCES[publication.licence]
-    schema = {
-        "fields": [
-            {
-                "name": column.name,
-                "type": column.type,
-                "description": f"{column.description_en} ({column.description_th})",
-                **({"unit": column.unit} if column.unit else {}),
-            }
-            for column in publication.columns
-        ],
-        "missingValues": [""],
-    }
+    fields = [
+        {
+            "name": column.name,
+            "type": column.type,
+            "description": f"{column.description_en} ({column.description_th})",
+            **({"unit": column.unit} if column.unit else {}),
+            # As the files have it: 0.50 and true, never 0,50 or yes.
+            **({"trueValues": ["true", "TRUE"], "falseValues": ["false", "FALSE"]} if column.type == "boolean" else {}),
+        }
+        for column in publication.columns
+    ]
+    schema = {"fields": fields, "missingValues": [""]}
     return {
         "profile": "data-package",
         "name": publication.name,
@@ -99,10 +101,9 @@ def data_package(publication: Publication, files: Mapping[str, WrittenFile]) -> 
             {
                 "name": f"{publication.name}-{form}",
                 "path": file.name,
-                "profile": "tabular-data-resource" if form == "csv" else "data-resource",
+                **_FORMS[form],
                 "format": form,
                 "mediatype": MEDIA_TYPES[form],
-                **({} if form == "parquet" else {"encoding": "utf-8"}),
                 "bytes": file.bytes,
                 "hash": f"sha256:{file.sha256}",
                 **({"description": _CSV_NOTE} if form == "csv" else {}),
@@ -111,6 +112,16 @@ def data_package(publication: Publication, files: Mapping[str, WrittenFile]) -> 
             for form, file in files.items()
         ],
     }
+
+
+_FORMS: dict[str, dict[str, Any]] = {
+    # utf-8-sig reads a byte order mark and does without one.
+    "csv": {"profile": "tabular-data-resource", "encoding": "utf-8-sig", "dialect": {"delimiter": ",", "lineTerminator": "\n"}},
+    "xlsx": {"profile": "tabular-data-resource", "dialect": {"excel": {"sheet": "data"}}},
+    "json": {"profile": "data-resource", "encoding": "utf-8"},
+    "parquet": {"profile": "data-resource"},
+    "geojson": {"profile": "data-resource", "encoding": "utf-8"},
+}
 
 
 def as_json(value: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from dopa_pipelines.documents import Document, DocumentError, Problem, read_document, unknown_keys
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing import gd_catalog
+from dopa_pipelines.publishing.schedule import NoScheduleError, Schedule, read_schedule
 
 TIMEZONE = "Asia/Bangkok"
 """Schedules are read, and releases dated, in the department's own time."""
@@ -60,7 +60,6 @@ _GD_FORMAT: dict[str, str] = {
     "geojson": gd_catalog.OTHER,
 }
 _NAME = r"^[a-z][a-z0-9_]*$"
-_CRON_FIELD = re.compile(r"^(\*|\d+(-\d+)?)(/\d+)?(,\d+(-\d+)?)*$")
 
 
 class _Part(BaseModel):
@@ -216,6 +215,11 @@ class Publication(_Part):
         return self._path
 
     @property
+    def calendar(self) -> Schedule:
+        """When it is released."""
+        return read_schedule(self.schedule)
+
+    @property
     def checksum(self) -> str:
         """SHA-256 of the whole publication: what was approved, told apart from its next edition."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
@@ -335,12 +339,10 @@ def _sense_problems(document: Document, publication: Publication) -> Iterator[Pr
             yield document.problem(f"orderBy names {name!r}, which is not a listed column", "orderBy", position)
     if len(set(publication.formats)) != len(publication.formats):
         yield document.problem("formats names a format twice; keep one", "formats")
-    fields = publication.schedule.split()
-    if len(fields) != 5 or not all(_CRON_FIELD.match(field) for field in fields):
-        yield document.problem(
-            f"the schedule {publication.schedule!r} is no cron line of five fields, such as '0 6 5 * *'",
-            "schedule",
-        )
+    try:
+        read_schedule(publication.schedule)
+    except NoScheduleError as error:
+        yield document.problem(f"schedule: {error}", "schedule")
     if publication.approval.review_on <= publication.approval.approved_on:
         yield document.problem("the review must come after the approval", "approval", "reviewOn")
     yield from _disclosure_problems(document, publication, seen)

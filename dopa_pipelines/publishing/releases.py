@@ -19,17 +19,14 @@ What goes out is decided in the publication and its gate; the bytes of a format 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
-import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -37,12 +34,13 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as compute
 from psycopg.types.json import Jsonb
 
-from dopa_pipelines.code import commit
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.naming import release_target
-from dopa_pipelines.lineage.store import record_write
+from dopa_pipelines.publishing import changes
+from dopa_pipelines.publishing.dcat import dcat
 from dopa_pipelines.publishing.describe import (
     as_json,
     data_dictionary,
@@ -51,19 +49,35 @@ from dopa_pipelines.publishing.describe import (
     dictionary_rows,
     metadata,
 )
+from dopa_pipelines.publishing.folders import (
+    LATEST,
+    MANIFEST,
+    WrittenFile,
+    flush_folder,
+    latest_of,
+    manifest_of,
+    measure,
+    no_writing,
+    point,
+    turn,
+    verify,
+    write_file,
+)
+from dopa_pipelines.publishing.held import HeldBack, Reason, note_held_back, note_passed
+from dopa_pipelines.publishing.ledger import history, record
 from dopa_pipelines.publishing.lineage import tell
-from dopa_pipelines.publishing.publication import TIMEZONE, Publication, canonical_json
+from dopa_pipelines.publishing.publication import GEOMETRY, TIMEZONE, Publication, canonical_json
+from dopa_pipelines.publishing.readiness import Quality, readiness
 from dopa_pipelines.publishing.rows import Snapshot, snapshot
-from dopa_pipelines.publishing.writers import WRITERS, Style, Writer, WrittenFile
+from dopa_pipelines.publishing.tombstones import follow
+from dopa_pipelines.publishing.writers import WRITERS, Style, Writer
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Role, Warehouse
 from dopa_pipelines.warehouse.work import Work
 
-LATEST = "latest"
-_MANIFEST = "release.json"
 _UNCHANGED = "publication unchanged"
 _CHECKSUMS = "checksums.sha256"
-_BLOCK = 1 << 20
+_CHANGES = "changes.json"
 
 
 @dataclass(frozen=True)
@@ -93,18 +107,20 @@ class Release:
 
 
 @dataclass(frozen=True)
-class _Record:
-    """A release as ``lineage.write`` has it; ``current`` unless a newer one was out when it was recorded."""
+class _Prepared:
+    """A release but for its version: the manifest so far, the data files by format, and the days that the data is of."""
 
-    version: str
-    digest: str
-    current: bool
+    manifest: dict[str, Any]
+    package: dict[str, Any]
+    data: dict[str, WrittenFile]
+    span: tuple[date, date] | None
 
 
-def publish(warehouse: Warehouse, settings: Settings, publication: Publication, run_id: str) -> Release:
+def publish(warehouse: Warehouse, settings: Settings, publication: Publication, run_id: str, *, again: bool = False) -> Release:
     """Release the publication as its source is now, or find that nothing changed since the latest release.
 
-    Raises :class:`UserError` where the source isn't what the publication says, or nothing can be written.
+    ``again``: also where the same content was withdrawn. Raises :class:`HeldBack` where a rule does not let it out (recorded, see
+    :mod:`.held`), :class:`UserError` where the source isn't what the publication says, or nothing can be written.
     """
     began = time.perf_counter()
     folder = settings.releases_path / publication.name
@@ -122,22 +138,35 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
     ) as work:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _turn(folder), warehouse.connect(Role.LOADER) as ledger:
-                _recover(ledger, warehouse.cluster, folder, run_id)
+            with turn(folder), warehouse.connect(Role.LOADER) as ledger:
+                bring_to_its_end(ledger, warehouse.cluster, folder, run_id)
                 temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
                 try:
                     with snapshot(warehouse, publication) as source:
-                        manifest = _prepare(temporary, publication, source, warehouse.cluster)
-                    version, status = _settle(ledger, folder, temporary, publication, manifest, run_id, work.id)
+                        quality = _approved(source, publication)
+                        prepared = _prepare(temporary, publication, source, source.batches(), warehouse.cluster, quality)
+                    version, status = _settle(ledger, folder, temporary, publication, prepared, run_id, work.id, again)
                     if status == "unchanged":
-                        _note_unchanged(ledger, manifest, run_id)
+                        _note_unchanged(ledger, prepared.manifest, run_id)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
-            raise UserError(_no_writing(publication.name, folder, error)) from error
+            raise UserError(no_writing(publication.name, folder, error)) from error
+        except HeldBack as held:
+            note_held_back(warehouse.ledger(), publication, held, run_id)
+            raise
+    note_passed(warehouse.ledger(), publication)
     path = folder / version
     files = tuple(sorted(entry.name for entry in path.iterdir()))
-    return Release(publication.name, version, path, manifest["rows"], files, status, time.perf_counter() - began)
+    return Release(publication.name, version, path, prepared.manifest["rows"], files, status, time.perf_counter() - began)
+
+
+def _approved(source: Snapshot, publication: Publication) -> Quality:
+    """The quality of the data, if it is approved. Raises :class:`HeldBack`."""
+    reasons, quality = readiness(source.connection, publication)
+    if reasons:
+        raise HeldBack(publication.name, reasons)
+    return quality
 
 
 def _described(publication: Publication) -> dict[str, Any]:
@@ -155,11 +184,12 @@ def seen_writes(ledger: psycopg.Connection, settings: Settings, publication: Pub
 
     Only the publication as it is now counts: another edition of its file would release something else.
     """
-    manifest_file = settings.releases_path / publication.name / LATEST / _MANIFEST
-    if not manifest_file.exists():
+    folder = settings.releases_path / publication.name
+    # None where nothing was released, or the latest was withdrawn and left a tombstone.
+    manifest = manifest_of(folder / LATEST)
+    released = manifest["source_writes"] if manifest.get("publication_checksum") == publication.checksum else []
+    if not (folder / LATEST).exists():
         return 0
-    manifest = json.loads(manifest_file.read_text("utf-8"))
-    released = manifest["source_writes"] if manifest["publication_checksum"] == publication.checksum else []
     row = ledger.execute(
         "select max((note ->> 'source_write')::bigint) from ops.run_note"
         " where kind = %s and note ->> 'publication' = %s and note ->> 'checksum' = %s",
@@ -183,15 +213,21 @@ def recover(warehouse: Warehouse, settings: Settings, publication: str, run_id: 
     folder = settings.releases_path / publication
     if not folder.is_dir():
         return []
-    with _turn(folder), warehouse.connect(Role.LOADER) as ledger:
-        return _recover(ledger, warehouse.cluster, folder, run_id)
+    with turn(folder), warehouse.connect(Role.LOADER) as ledger:
+        return bring_to_its_end(ledger, warehouse.cluster, folder, run_id)
 
 
-def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluster: str) -> dict[str, Any]:
-    """Write the files that don't name the version; returns what the manifest says but for version and
-    files."""
+def _prepare(
+    temporary: Path,
+    publication: Publication,
+    source: Snapshot,
+    rows: Iterable[pa.Table],
+    cluster: str,
+    quality: Quality,
+) -> _Prepared:
+    """Write the files that don't name the version. ``rows``: those of ``source``, or what disclosure control made of them."""
     temporary.mkdir()
-    data, rows = _write_data(temporary, publication, source.schema, source.batches())
+    data, count, span = _write_data(temporary, publication, source.schema, rows)
     described, packaged = metadata(publication), data_package(publication, data)
     dictionary = data_dictionary(publication)
     now = datetime.now(ZoneInfo(TIMEZONE))
@@ -202,9 +238,20 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
         "package": packaged,
     }
     digest = hashlib.sha256(canonical_json(facts)).hexdigest()
-    _write(temporary / "data_dictionary.csv", dictionary)
-    _write(temporary / "metadata.json", as_json(dated(described, now.date())))
-    return {
+    write_file(temporary / "data_dictionary.csv", dictionary)
+    write_file(temporary / "metadata.json", as_json(dated(described, now.date())))
+    columns = [
+        {
+            "name": column.name,
+            "type": column.type,
+            "source": column.source,
+            "description": f"{column.description_en} / {column.description_th}",
+        }
+        for column in publication.columns
+    ]
+    if publication.geometry:
+        columns.append({"name": GEOMETRY, "type": "string", "source": publication.geometry, "description": "GeoJSON"})
+    manifest = {
         "publication": publication.name,
         "publication_version": publication.version,
         "publication_checksum": publication.checksum,
@@ -214,27 +261,28 @@ def _prepare(temporary: Path, publication: Publication, source: Snapshot, cluste
         "source_writes": source.writes,
         # Whoever holds the release can show that what was recorded until then is still there.
         "lineage": source.head.as_json() if source.head else None,
-        "columns": [
-            {
-                "name": column.name,
-                "type": column.type,
-                "source": column.source,
-                "description": f"{column.description_en} / {column.description_th}",
-            }
-            for column in publication.columns
-        ],
-        "rows": rows,
+        "licence": publication.licence,
+        "quality": {"score": quality.score, "line": publication.quality_line, "datasets": quality.datasets},
+        # What was done to protect people, and what was let out by exception: disclosure control and the gate tell it.
+        "disclosure": None,
+        "exceptions": [],
+        "columns": columns,
+        "order": publication.order_by,
+        "rows": count,
         "digest": digest,
-        "package": packaged,
     }
+    return _Prepared(manifest, packaged, data, span)
 
 
 def _write_data(
     folder: Path, publication: Publication, schema: pa.Schema, rows: Iterable[pa.Table]
-) -> tuple[dict[str, WrittenFile], int]:
-    """Stream the rows into every format at once; (file by format, rows)."""
+) -> tuple[dict[str, WrittenFile], int, tuple[date, date] | None]:
+    """Stream the rows into every format at once; (file by format, rows, first and last day of the first column of days that the
+    order names)."""
     style = Style(excel=publication.excel, dictionary=dictionary_rows(publication))
+    days = next((name for name in publication.order_by if schema.field(name).type == pa.date32()), None)
     count = 0
+    span: tuple[date, date] | None = None
     writers: dict[str, Writer] = {}
     try:
         for form in publication.formats:
@@ -244,7 +292,9 @@ def _write_data(
             for writer in writers.values():
                 writer.write(table, frame)
             count += table.num_rows
-        return {form: writers.pop(form).close() for form in publication.formats}, count
+            if days and (ends := compute.min_max(table[days]).as_py())["min"] is not None:
+                span = (min(span[0], ends["min"]), max(span[1], ends["max"])) if span else (ends["min"], ends["max"])
+        return {form: writers.pop(form).close() for form in publication.formats}, count, span
     finally:
         for writer in writers.values():
             writer.abandon()
@@ -255,52 +305,76 @@ def _settle(
     folder: Path,
     temporary: Path,
     publication: Publication,
-    manifest: dict[str, Any],
+    prepared: _Prepared,
     run_id: str,
     work: str,
+    again: bool,
 ) -> tuple[str, Literal["released", "unchanged"]]:
     """Make the prepared folder the latest release, unless the latest has the same content already."""
+    manifest = prepared.manifest
     digest = manifest["digest"]
-    current = _current(_records(ledger, publication.name))
-    out = current.version if current else _link(folder)
-    if out and (folder / out).is_dir() and _manifest(folder / out).get("digest") == digest:
-        _verify(folder / out)
+    known = history(ledger, publication.name)
+    current = known.current
+    out = current.version if current else latest_of(folder)
+    if out and (folder / out).is_dir() and manifest_of(folder / out).get("digest") == digest:
+        verify(folder / out)
         if current is None:  # released from another warehouse: this one has no record of it
-            _record(ledger, folder / out, manifest, run_id, {"adopted": True, "work": work})
-        _point(folder, out)
+            record(ledger, folder / out, manifest, run_id, {"adopted": True, "work": work})
+        point(folder, out)
         return out, "unchanged"
+    if known.is_withdrawn(digest) and not again:
+        # Seen, so that nobody tries again and again until something changes.
+        _note_unchanged(ledger, manifest, run_id)
+        raise HeldBack(publication.name, [_WITHDRAWN])
     version = _free_version(folder, manifest["created"][:10], digest)
     if (folder / version).exists():
         # The content of earlier today is back, after another went out in between.
-        _verify(folder / version)
-        _record(ledger, folder / version, manifest, run_id, {"again": True, "work": work})
+        verify(folder / version)
+        record(ledger, folder / version, manifest, run_id, {"again": True, "work": work})
     else:
-        _finish(temporary, manifest, version)
+        _finish(temporary, folder, publication, prepared, version, out)
         temporary.rename(folder / version)
-        _flush_folder(folder)
-        _record(ledger, folder / version, manifest, run_id, {"work": work})
-    _point(folder, version)
+        flush_folder(folder)
+        record(ledger, folder / version, manifest, run_id, {"work": work})
+    point(folder, version)
     return version, "released"
 
 
-def _finish(temporary: Path, manifest: dict[str, Any], version: str) -> None:
+_WITHDRAWN = Reason(
+    "withdrawn",
+    "ข้อมูลเหมือนกับฉบับที่ถอนไปแล้ว ต้องแก้ไขข้อมูลก่อน หรือใช้ `dopa publish --again` หากตั้งใจเผยแพร่อีกครั้ง",
+    "this very content was withdrawn; repair the data, or release it all the same with `dopa publish --again`",
+)
+
+
+def _finish(
+    temporary: Path, folder: Path, publication: Publication, prepared: _Prepared, version: str, previous: str | None
+) -> None:
     """Write what carries the version, then checksums; everything is on disk and read-only afterwards."""
-    package = {**manifest.pop("package"), "version": version}
-    _write(temporary / "datapackage.json", as_json(package))
-    files = [_measure(path) for path in sorted(temporary.iterdir())]
-    _write(temporary / _CHECKSUMS, "".join(f"{file.sha256}  {file.name}\n" for file in files).encode())
+    manifest = {"version": version, **prepared.manifest}
+    before = manifest_of(folder / previous) if previous else {}
+    if before:
+        told = changes.describe(before, manifest, folder / before["version"], temporary, publication.order_by)
+        write_file(temporary / _CHANGES, as_json(told))
+    day = date.fromisoformat(manifest["created"][:10])
+    described = dcat(publication, prepared.data, version=version, day=day, span=prepared.span, previous=before.get("version"))
+    write_file(temporary / "dcat.jsonld", as_json(described))
+    write_file(temporary / "datapackage.json", as_json({**prepared.package, "version": version}))
+    written = {file.name: file for file in prepared.data.values()}
+    files = [written.get(path.name) or measure(path) for path in sorted(temporary.iterdir())]
+    write_file(temporary / _CHECKSUMS, "".join(f"{file.sha256}  {file.name}\n" for file in files).encode())
     listed = [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in files]
-    _write(temporary / _MANIFEST, as_json({"version": version, **manifest, "files": listed}))
+    write_file(temporary / MANIFEST, as_json({**manifest, "files": listed}))
     for path in temporary.iterdir():
         path.chmod(0o444)
-    _flush_folder(temporary)
+    flush_folder(temporary)
 
 
 def _free_version(folder: Path, day: str, digest: str) -> str:
     """Day and the start of the digest; more of it where another content has the same start."""
-    for length in (8, 16, 64):
+    for length in (8, 16, 32, 64):
         version = f"{day}-{digest[:length]}"
-        if not (folder / version).exists() or _manifest(folder / version).get("digest") == digest:
+        if not (folder / version).exists() or manifest_of(folder / version).get("digest") == digest:
             return version
     raise UserError(f"The folder {folder / version} is not the release that it is named after; move it away.")
 
@@ -308,7 +382,7 @@ def _free_version(folder: Path, day: str, digest: str) -> str:
 # Recovery
 
 
-def _recover(ledger: psycopg.Connection, cluster: str, folder: Path, run_id: str) -> list[str]:
+def bring_to_its_end(ledger: psycopg.Connection, cluster: str, folder: Path, run_id: str) -> list[str]:
     """See :func:`recover`. Under the lock, so every temporary thing here is a dead publisher's."""
     done: list[str] = []
     for path in folder.iterdir():
@@ -317,21 +391,16 @@ def _recover(ledger: psycopg.Connection, cluster: str, folder: Path, run_id: str
             done.append(f"removed the unfinished {path.name}")
         elif path.name.startswith(f".{LATEST}-"):
             path.unlink()
-    records = _records(ledger, folder.name)
-    known = {record.version for record in records}
-    for path, manifest in _unrecorded(folder, known, cluster):
-        current = _current(records)
-        newest = _manifest(folder / current.version).get("created", "") if current else ""
+    known = history(ledger, folder.name)
+    for path, manifest in _unrecorded(folder, set(known.versions), cluster):
+        current = known.current
+        newest = manifest_of(folder / current.version).get("created", "") if current else ""
         # Older than what is out: it went out once, and its record was lost with a restored backup.
         behind = {"superseded": True} if manifest["created"] < newest else {}
-        _record(ledger, path, manifest, run_id, {"recovered": True, **behind})
-        records = _records(ledger, folder.name)
+        record(ledger, path, manifest, run_id, {"recovered": True, **behind})
+        known = history(ledger, folder.name)
         done.append(f"recorded the release {path.name}")
-    current = _current(records)
-    if current and (folder / current.version).is_dir() and _link(folder) != current.version:
-        _point(folder, current.version)
-        done.append(f"moved {LATEST} to {current.version}")
-    return done
+    return done + follow(folder, known)
 
 
 def _unrecorded(folder: Path, known: set[str], cluster: str) -> list[tuple[Path, dict[str, Any]]]:
@@ -341,130 +410,8 @@ def _unrecorded(folder: Path, known: set[str], cluster: str) -> list[tuple[Path,
     for path in folder.iterdir():
         if path.name.startswith(".") or path.is_symlink() or not path.is_dir() or path.name in known:
             continue
-        manifest = _manifest(path)
+        manifest = manifest_of(path)
         if manifest.get("cluster") == cluster:
-            _verify(path)
+            verify(path)
             found.append((path, manifest))
     return sorted(found, key=lambda pair: pair[1]["created"])
-
-
-def _records(ledger: psycopg.Connection, publication: str) -> list[_Record]:
-    """Releases of the publication as recorded, oldest first."""
-    rows = ledger.execute(
-        "select detail ->> 'version', detail ->> 'digest', "
-        "not coalesce((detail ->> 'superseded')::boolean, false) "
-        "from lineage.write where kind = 'release' and target = %s order by id",
-        [release_target(publication)],
-    ).fetchall()
-    ledger.commit()
-    return [_Record(*row) for row in rows]
-
-
-def _current(records: list[_Record]) -> _Record | None:
-    return next((record for record in reversed(records) if record.current), None)
-
-
-def _record(ledger: psycopg.Connection, path: Path, manifest: dict[str, Any], run_id: str, notes: dict[str, Any]) -> None:
-    """Record the release at ``path`` as a write, and commit. The input is the write that its snapshot saw."""
-    name = path.parent.name
-    writes: list[int] = manifest["source_writes"]
-    inputs: list[dict[str, object]] = [{"name": manifest["source"], "write": writes[-1] if writes else None}]
-    detail = {
-        "version": path.name,
-        "digest": manifest["digest"],
-        "folder": f"{name}/{path.name}",
-        "rows": manifest["rows"],
-        "created": manifest["created"],
-        "columns": manifest.get("columns", []),
-        **notes,
-    }
-    record_write(
-        ledger,
-        kind="release",
-        target=release_target(name),
-        run_id=run_id,
-        code={"checksum": manifest["publication_checksum"], "path": f"assets/open_data/{name}.yaml", **commit()},
-        version=manifest["publication_version"],
-        inputs=inputs,
-        rows_in=manifest["rows"],
-        rows_out=manifest["rows"],
-        detail=detail,
-    )
-    ledger.commit()
-
-
-# Files
-
-
-@contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """This publication's turn: waits for one that is at work; the kernel ends the turn of one that dies."""
-    with (folder / ".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _link(folder: Path) -> str | None:
-    """The version that ``latest`` names."""
-    latest = folder / LATEST
-    return str(latest.readlink()) if latest.is_symlink() else None
-
-
-def _point(folder: Path, version: str) -> None:
-    """Move ``latest`` in one step: a reader sees the old or the new, never neither."""
-    if _link(folder) == version:
-        return
-    if (folder / LATEST).is_dir() and not (folder / LATEST).is_symlink():
-        raise UserError(f"{folder / LATEST} is a folder and must be a link; move it away and publish again.")
-    fresh = folder / f".{LATEST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    fresh.symlink_to(version)
-    fresh.replace(folder / LATEST)
-    _flush_folder(folder)
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """``release.json`` of a release; empty where it isn't a release of ours."""
-    try:
-        read: dict[str, Any] = json.loads((path / _MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return read
-
-
-def _verify(path: Path) -> None:
-    """Refuse a release whose files are no longer those that were written."""
-    for entry in _manifest(path)["files"]:
-        file = path / entry["name"]
-        if not file.is_file() or _measure(file).sha256 != entry["sha256"]:
-            raise UserError(
-                f"{file} is gone or was changed after its release, which may not be: put the file back, "
-                f"or remove the folder {path.name} and publish again."
-            )
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _measure(path: Path) -> WrittenFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return WrittenFile(path.name, path.stat().st_size, digest)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Names, too, must survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _no_writing(name: str, folder: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk of {folder} is full, so {name} was not released; make room and publish again."
-    return f"{name} was not released: {folder} cannot be written ({error.strerror or error})."

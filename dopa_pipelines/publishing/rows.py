@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -136,7 +136,7 @@ def _even(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
         yield pa.concat_tables(held).combine_chunks()
 
 
-def _ahead(make: Callable[[], Iterator[pa.Table]]) -> Iterator[pa.Table]:
+def _ahead(make: Callable[[], Iterator[pa.Table]]) -> Generator[pa.Table, None, None]:
     """The tables that ``make`` gives, read by a thread while the caller is at work with those before. Closing ends the thread."""
     waiting: queue.Queue[pa.Table | BaseException | None] = queue.Queue(_AHEAD)
     enough = threading.Event()
@@ -269,9 +269,7 @@ def _query(publication: Publication, schema: pa.Schema, found: dict[str, tuple[s
         *(by_name[name] for name in publication.order_by),
         *(column for column in publication.columns if column.name not in publication.order_by),
     ]
-    values = [
-        _value(column, schema.field(column.name).type, found[column.source][0]) for column in publication.columns
-    ]
+    values = [_value(column, schema.field(column.name).type, found[column.source][0]) for column in publication.columns]
     if publication.geometry:
         values.append(sql.SQL("{}::text").format(sql.Identifier(publication.geometry)))
     # The order is of the table's own values: a column of the output would be meant by its bare name.

@@ -18,6 +18,7 @@ Formats belong here, one class each; which rows and which columns is decided bef
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import io
@@ -26,6 +27,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,8 +35,11 @@ import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as parquet
+import xlsxwriter
+from xlsxwriter.exceptions import XlsxWriterException
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.publishing.folders import WrittenFile
 from dopa_pipelines.publishing.publication import GEOMETRY
 
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
@@ -47,15 +52,6 @@ _EXACT = 10**15
 _SIGNS = tuple("=+-@\t\r\n＝＋－＠")
 _FIRST_EXCEL_DAY = datetime.date(1900, 3, 1)  # before it, Excel counts a 29 February that never was
 _BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class WrittenFile:
-    """A finished file of a release."""
-
-    name: str
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -96,13 +92,15 @@ class _File:
         pass
 
     def finish(self) -> WrittenFile:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
         return WrittenFile(self.path.name, self._bytes, self._digest.hexdigest())
 
     def close(self) -> None:
-        self._file.close()
+        """Let go of the file; what cannot be written any more is not needed."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class _Streamed:
@@ -119,8 +117,11 @@ class _Streamed:
         pass
 
     def close(self) -> WrittenFile:
-        self._end()
-        return self._file.finish()
+        try:
+            self._end()
+            return self._file.finish()
+        finally:
+            self._file.close()
 
     def abandon(self) -> None:
         self._file.close()
@@ -176,14 +177,13 @@ class ParquetWriter(_Streamed):
         self._writer.close()
 
     def abandon(self) -> None:
-        self._writer.close()
+        with contextlib.suppress(OSError):
+            self._writer.close()
         super().abandon()
 
 
 class WorkbookWriter:
     def __init__(self, path: Path, schema: pa.Schema, style: Style) -> None:
-        import xlsxwriter
-
         self._path = path
         self._names = [name for name in schema.names if name != GEOMETRY]
         self._rows = 0
@@ -213,8 +213,8 @@ class WorkbookWriter:
     def write(self, table: pa.Table, frame: pl.DataFrame) -> None:
         if self._rows + table.num_rows > SHEET_ROWS:
             raise UserError(
-                f"{self._path.name}: the extract has more than {SHEET_ROWS:,} rows, the most that a sheet of Excel holds; take xlsx "
-                "out of `formats`, or publish the extract in parts."
+                f"{self._path.name}: the extract has more than {SHEET_ROWS:,} rows, the most that a sheet of Excel holds; take "
+                "xlsx out of `formats`, or publish the extract in parts."
             )
         for row in frame.select(self._names).iter_rows():
             self._rows += 1
@@ -257,7 +257,8 @@ class WorkbookWriter:
 
     def abandon(self) -> None:
         # Only closing ends its temporary files.
-        self._book.close()
+        with contextlib.suppress(OSError, XlsxWriterException):
+            self._book.close()
 
 
 class GeoJsonWriter(_Streamed):
@@ -304,7 +305,7 @@ def _geometry(found: Any) -> dict[str, Any]:
             raise ValueError("a position is not a list of numbers")
         if abs(position[0]) > 180 or abs(position[1]) > 90:
             raise ValueError(
-                f"the position {position[0]}, {position[1]} is no longitude and latitude; make it those of WGS 84 from its projection"
+                f"the position {position[0]}, {position[1]} is no longitude and latitude; make it WGS 84 in the model"
             )
     if kind == "Polygon":
         coordinates = _wound(coordinates)
@@ -329,7 +330,7 @@ def _wound(rings: list[Any]) -> list[Any]:
     for place, ring in enumerate(rings):
         if len(ring) < 4 or ring[0] != ring[-1]:
             raise ValueError("a ring is not closed")
-        doubled = sum(one[0] * two[1] - two[0] * one[1] for one, two in zip(ring, ring[1:], strict=False))
+        doubled = sum(one[0] * two[1] - two[0] * one[1] for one, two in pairwise(ring))
         made.append(ring[::-1] if (doubled > 0) != (place == 0) and doubled != 0 else ring)
     return made
 

@@ -111,14 +111,14 @@ def records(warehouse: Warehouse, name: str) -> list[tuple[str, dict[str, object
 
 
 def content(folder: Path, name: str) -> dict[str, bytes]:
-    """What a release holds with the publication's name taken out; clocks (release.json), and sums over
-    names, aside."""
+    """What a release holds with the publication's name taken out; clocks (release.json), sums over names, and what tells of the
+    release before, aside."""
     return {
         path.name.replace(name, "NAME"): path.read_bytes()
         .replace(folder.resolve().name.encode(), b"VERSION")
         .replace(name.encode(), b"NAME")
         for path in folder.iterdir()
-        if path.name not in ("release.json", "checksums.sha256")
+        if path.name not in ("release.json", "checksums.sha256", "changes.json", "dcat.jsonld")
     }
 
 
@@ -148,6 +148,7 @@ def test_a_release_is_whole_recorded_and_visible(warehouse: Warehouse, here: Set
         "data_dictionary.csv",
         "metadata.json",
         "datapackage.json",
+        "dcat.jsonld",
         "checksums.sha256",
         "release.json",
     }
@@ -313,6 +314,8 @@ POINTS = {
     "opening the last data file": ("open", ".parquet"),
     "writing the dictionary": ("open", "data_dictionary.csv"),
     "writing the metadata": ("open", "metadata.json"),
+    "telling what changed": ("open", "changes.json"),
+    "writing the DCAT description": ("open", "dcat.jsonld"),
     "writing the data package": ("open", "datapackage.json"),
     "writing the checksums": ("open", "checksums.sha256"),
     "writing the manifest": ("open", "release.json"),

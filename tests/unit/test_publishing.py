@@ -5,20 +5,25 @@ from __future__ import annotations
 
 import csv
 import datetime
+import hashlib
 import io
 import json
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
+import openpyxl
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from openpyxl.utils.escape import unescape
 
 from dopa_pipelines.documents import read_document
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing import describe, gd_catalog, load_publications, read_publication
-from dopa_pipelines.publishing.writers import WRITERS
+from dopa_pipelines.publishing.folders import WrittenFile
+from dopa_pipelines.publishing.writers import BOM, SHEET_ROWS, WRITERS, Style
 
 ASSETS = Path(__file__).parents[2] / "assets" / "open_data"
 PLACES = """\
@@ -88,7 +93,8 @@ def test_a_publication_is_read(tmp_path: Path) -> None:
         ("name: people,", "name: code,", 10, ["'code'", "twice"]),
         ("orderBy: [code]", "orderBy: [code, area]", 11, ["'area'", "not a listed column"]),
         ("name: places", "name: spaces", 1, ["'spaces'", "'places'"]),
-        ("schedule: 0 6 5 * *", "schedule: monthly", 13, ["'monthly'", "cron"]),
+        ("schedule: 0 6 5 * *", "schedule: monthly", 13, ["'monthly'", "cron", "on the 5th of each month", "ทุกไตรมาส"]),
+        ("schedule: 0 6 5 * *", "schedule: on the 31st of each month", 13, ["day 31", "last day"]),
         ("version: 1.0.0", "version: 1.0", 2, ["'version'", "1.0"]),
         ("2027-09-30", "2025-09-30", 20, ["review", "after"]),
         ("  by: คณะกรรมการธรรมาภิบาลข้อมูล\n", "", 16, ["'approval' lacks 'by'"]),
@@ -161,6 +167,7 @@ def test_publications_and_models_agree_on_columns_and_types() -> None:
         assert listed.items() <= columns.items(), publication.name
 
 
+PLAIN = Style()
 SCHEMA = pa.schema([("name", pa.string()), ("n", pa.int64()), ("share", pa.decimal128(6, 2)), ("day", pa.date32())])
 ROWS = [
     ("=1+1", 1, Decimal("0.50"), datetime.date(2026, 1, 31)),
@@ -177,18 +184,29 @@ ROWS = [
 ]
 
 
-def file_of(form: str, *batches: list[tuple[object, ...]]) -> bytes:
-    file = io.BytesIO()
-    writer = WRITERS[form](file, SCHEMA)
-    for rows in batches:
-        table = pa.table([list(values) for values in zip(*rows, strict=True)], schema=SCHEMA)
-        writer.write(table, pl.DataFrame(pl.from_arrow(table)))
-    writer.close()
-    return file.getvalue()
+def file_of(
+    folder: Path, form: str, *batches: list[tuple[object, ...]], schema: pa.Schema = SCHEMA, style: Style = PLAIN
+) -> bytes:
+    """The file of these rows; what the writer says of it holds."""
+    path = folder / f"extract.{form}"
+    writer = WRITERS[form](path, schema, style)
+    try:
+        for rows in batches:
+            table = pa.table([list(values) for values in zip(*rows, strict=True)], schema=schema)
+            writer.write(table, pl.DataFrame(pl.from_arrow(table)))
+    except UserError:
+        writer.abandon()
+        raise
+    said = writer.close()
+    content = path.read_bytes()
+    path.unlink()
+    assert said == WrittenFile(path.name, len(content), hashlib.sha256(content).hexdigest())
+    assert not list(folder.iterdir()), "a writer leaves nothing behind"
+    return content
 
 
-def test_csv_is_rfc_4180_and_harmless_to_spreadsheets() -> None:
-    content = file_of("csv", ROWS[:5], ROWS[5:])
+def test_csv_is_rfc_4180_and_harmless_to_spreadsheets(tmp_path: Path) -> None:
+    content = file_of(tmp_path, "csv", ROWS[:5], ROWS[5:])
     assert content.startswith(b"name,n,share,day\n")
     read = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
     assert [row[0] for row in read[1:]] == [
@@ -211,8 +229,8 @@ def test_csv_is_rfc_4180_and_harmless_to_spreadsheets() -> None:
     assert b'\n"",,,\n,,,\n' in content
 
 
-def test_json_is_an_array_with_an_object_a_line_and_thai_as_it_is() -> None:
-    content = file_of("json", ROWS[:5], ROWS[5:])
+def test_json_is_an_array_with_an_object_a_line_and_thai_as_it_is(tmp_path: Path) -> None:
+    content = file_of(tmp_path, "json", ROWS[:5], ROWS[5:])
     read = json.loads(content)
     assert [row["name"] for row in read] == [row[0] for row in ROWS]
     assert read[0] == {"name": "=1+1", "n": 1, "share": 0.5, "day": "2026-01-31"}
@@ -220,22 +238,101 @@ def test_json_is_an_array_with_an_object_a_line_and_thai_as_it_is() -> None:
     assert "ไม่=" in content.decode()
 
 
-def test_parquet_keeps_types_and_values() -> None:
-    content = file_of("parquet", ROWS[:5], ROWS[5:])
+def test_parquet_keeps_types_and_values(tmp_path: Path) -> None:
+    content = file_of(tmp_path, "parquet", ROWS[:5], ROWS[5:])
     read = parquet.read_table(io.BytesIO(content))
     assert read.schema.types == SCHEMA.types
     assert [tuple(row.values()) for row in read.to_pylist()] == ROWS
 
 
-@pytest.mark.parametrize("form", sorted(WRITERS))
-def test_the_same_rows_give_the_same_bytes(form: str) -> None:
-    assert file_of(form, ROWS[:5], ROWS[5:]) == file_of(form, ROWS[:5], ROWS[5:])
+@pytest.mark.parametrize("form", ["csv", "json", "parquet", "xlsx"])
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path, form: str) -> None:
+    assert file_of(tmp_path, form, ROWS[:5], ROWS[5:]) == file_of(tmp_path, form, ROWS[:5], ROWS[5:])
 
 
-def test_files_without_rows_are_whole() -> None:
-    assert file_of("csv") == b"name,n,share,day\n"
-    assert json.loads(file_of("json")) == []
-    assert parquet.read_table(io.BytesIO(file_of("parquet"))).num_rows == 0
+def test_files_without_rows_are_whole(tmp_path: Path) -> None:
+    assert file_of(tmp_path, "csv") == b"name,n,share,day\n"
+    assert json.loads(file_of(tmp_path, "json")) == []
+    assert parquet.read_table(io.BytesIO(file_of(tmp_path, "parquet"))).num_rows == 0
+
+
+def test_csv_for_excel_begins_with_a_byte_order_mark_and_is_the_same_otherwise(tmp_path: Path) -> None:
+    assert file_of(tmp_path, "csv", ROWS, style=Style(excel=True)) == BOM + file_of(tmp_path, "csv", ROWS)
+
+
+def test_a_workbook_holds_texts_numbers_days_and_no_formula(tmp_path: Path) -> None:
+    rows = [*ROWS, ("เลข", 10**15, Decimal("9.99"), datetime.date(1899, 12, 31))]
+    dictionary = [["name", "description_th"], ["n", "=จำนวน"]]
+    content = file_of(tmp_path, "xlsx", rows[:5], rows[5:], style=Style(dictionary=dictionary))
+    book = openpyxl.load_workbook(io.BytesIO(content))
+    assert book.sheetnames == ["data", "data_dictionary"]
+    read = list(book["data"].iter_rows())
+    assert [cell.value for cell in read[0]] == SCHEMA.names
+    # A spreadsheet's cell does not tell an empty text from none.
+    assert [row[0].value and unescape(row[0].value) for row in read[1:]] == [row[0] or None for row in rows]
+    assert {cell.data_type for row in read[1:] for cell in row} <= {"s", "n", "d", "inlineStr"}
+    assert [row[0].quotePrefix for row in read[1:]] == [str(row[0]).startswith(tuple("=+-@\t\r＝")) for row in rows]
+    assert read[1][3].value == datetime.datetime(2026, 1, 31)
+    assert (read[2][1].value, read[1][2].value) == (-2, 0.5)
+    # What Excel would round, or has no day for, is text.
+    assert (read[-1][1].value, read[-1][3].value) == ("1000000000000000", "1899-12-31")
+    assert [[cell.value for cell in row] for row in book["data_dictionary"].iter_rows()] == dictionary
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert not any(b"<f>" in archive.read(name) for name in archive.namelist())
+        assert all(info.date_time[0] == 1980 for info in archive.infolist()), "no clock in the bytes"
+
+
+def test_a_workbook_that_no_sheet_or_cell_can_hold_is_refused(tmp_path: Path) -> None:
+    schema = pa.schema([("n", pa.int64())])
+    writer = WRITERS["xlsx"](tmp_path / "many.xlsx", schema, PLAIN)
+    table = pa.table([pa.nulls(SHEET_ROWS + 1, pa.int64())], schema=schema)
+    with pytest.raises(UserError, match=r"many\.xlsx: the extract has more than 1,048,575 rows.*`formats`"):
+        writer.write(table, pl.DataFrame(pl.from_arrow(table)))
+    writer.abandon()
+    (tmp_path / "many.xlsx").unlink()
+    with pytest.raises(UserError, match=r"row 1, column name: a text of 40,000 characters"):
+        file_of(tmp_path, "xlsx", [("ก" * 40_000, None, None, None)])
+
+
+AREAS = pa.schema([("code", pa.string()), ("share", pa.decimal128(6, 2)), ("geometry", pa.string())])
+CLOCKWISE = '{"type": "Polygon", "coordinates": [[[100,13],[100,14],[101,14],[101,13],[100,13]]]}'
+
+
+def test_geojson_is_rfc_7946(tmp_path: Path) -> None:
+    rows = [
+        ("10", Decimal("0.50"), '{"type": "Point", "coordinates": [100.5, 13.75]}'),
+        ("11", None, CLOCKWISE),
+        ("12", None, None),
+    ]
+    content = file_of(tmp_path, "geojson", rows[:1], rows[1:], schema=AREAS)
+    read = json.loads(content)
+    assert read["type"] == "FeatureCollection"
+    assert [feature["properties"] for feature in read["features"]] == [
+        {"code": "10", "share": 0.5}, {"code": "11", "share": None}, {"code": "12", "share": None},
+    ]  # fmt: skip
+    assert read["features"][0]["geometry"] == {"type": "Point", "coordinates": [100.5, 13.75]}
+    # Outer rings go counterclockwise.
+    assert read["features"][1]["geometry"]["coordinates"][0] == [[100, 13], [101, 13], [101, 14], [100, 14], [100, 13]]
+    assert read["features"][2]["geometry"] is None
+    assert content == file_of(tmp_path, "geojson", rows[:1], rows[1:], schema=AREAS)
+    assert json.loads(file_of(tmp_path, "geojson", schema=AREAS)) == {"type": "FeatureCollection", "features": []}
+    # The geometry is in no other format.
+    assert file_of(tmp_path, "csv", rows, schema=AREAS) == b"code,share\n10,0.50\n11,\n12,\n"
+
+
+@pytest.mark.parametrize(
+    ("geometry", "words"),
+    [
+        ("POINT(100 13)", "no GeoJSON"),
+        ('{"type": "Feature"}', "'Feature'"),
+        ('{"type": "Point", "coordinates": [665000, 1520000]}', "no longitude and latitude"),
+        ('{"type": "Polygon", "coordinates": [[[100,13],[100,14],[101,14]]]}', "not closed"),
+        ('{"type": "LineString", "coordinates": 5}', "nested"),
+    ],
+)
+def test_a_geometry_that_is_none_is_refused_with_its_row(tmp_path: Path, geometry: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"row 2: .*{words}"):
+        file_of(tmp_path, "geojson", [("10", None, None), ("11", None, geometry)], schema=AREAS)
 
 
 def test_the_dictionary_has_a_row_a_column(tmp_path: Path) -> None:
