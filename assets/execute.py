@@ -14,6 +14,7 @@ from datetime import date
 import dagster as dg
 
 from assets.platform import hold_connections, report
+from assets.publications import APPROVED
 from assets.sources import monthly_partitions, source_key
 from dopa_pipelines.contracts import Contracts, load_contracts
 from dopa_pipelines.definitions import defs
@@ -106,7 +107,15 @@ def _run(instance: dg.DagsterInstance, keys: set[dg.AssetKey], tags: dict[str, s
     for key in sorted(keys):
         if "__".join(key.path) not in begun:
             report(key.path[-1] if key.path[0] in ("raw", "releases") else ".".join(key.path), "held_back")
-    return done.success
+    return done.success and not any(_held_back(event) for event in done.all_events)
+
+
+def _held_back(event: dg.DagsterEvent) -> bool:
+    """Whether it tells of a release that was not made."""
+    if event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return False
+    found = event.asset_check_evaluation_data
+    return found.check_name == APPROVED and found.asset_key.path[0] == "releases" and not found.passed
 
 
 def _waiting_months(contracts: Contracts) -> dict[str, list[date]]:

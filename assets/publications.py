@@ -1,10 +1,19 @@
 """One asset for each publication: its releases."""
 
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
 from assets.platform import Platform, report
 from assets.warehouse import model_key
-from dopa_pipelines.publishing import Publication
+from dopa_pipelines.publishing import Publication, load_publications
+
+if TYPE_CHECKING:
+    from dopa_pipelines.publishing.held import Reason
+
+APPROVED = "approved"
+"""The check of every release asset: a release that is held back is a warning, and an alert."""
 
 
 def publication_key(name: str) -> dg.AssetKey:
@@ -18,11 +27,12 @@ def publication_assets(publications: list[Publication]) -> list[dg.AssetsDefinit
 
 def publication_asset(publication: Publication) -> dg.AssetsDefinition:
     key = publication_key(publication.name)
-
-    @dg.asset(
-        key=key,
+    spec = dg.AssetSpec(
+        key,
         deps=[model_key(publication.source)],
         group_name="releases",
+        # Held back, nothing is made, and the check tells why.
+        skippable=True,
         description=f"**{publication.title_th}**\n\n{publication.title_en}",
         kinds=set(publication.formats),
         tags={"layer": "releases"},
@@ -38,17 +48,42 @@ def publication_asset(publication: Publication) -> dg.AssetsDefinition:
                 ]
             ),
             "licence": publication.licence,
-            "schedule": publication.schedule,
+            "schedule": " / ".join(publication.calendar.as_words()),
             "trace": f"dopa trace release:{publication.name} --format html > {publication.name}.html",
         },
     )
-    def release(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+    check = dg.AssetCheckSpec(
+        APPROVED,
+        asset=key,
+        description="The data is approved and may go out; otherwise the release is held back (ข้อมูลผ่านเกณฑ์การเผยแพร่)",
+    )
+
+    @dg.multi_asset(name=f"releases__{publication.name}", specs=[spec], check_specs=[check])
+    def release(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         from dopa_pipelines.publishing import publish
+        from dopa_pipelines.publishing.calendar import write_calendar
+        from dopa_pipelines.publishing.held import HeldBack
 
         report(publication.name, "started", kind="release")
-        made = publish(platform.warehouse, platform.settings, publication, context.run.run_id)
+        try:
+            made = publish(platform.warehouse, platform.settings, publication, context.run.run_id)
+        except HeldBack as held:
+            reasons = "; ".join(reason.reason_en for reason in held.reasons)
+            report(publication.name, "held_back", kind="release", problem=reasons)
+            context.log.warning(str(held))
+            yield dg.AssetCheckResult(
+                asset_key=key,
+                check_name=APPROVED,
+                passed=False,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=reasons,
+                metadata={"reasons": dg.MetadataValue.md(_reasons(held.reasons))},
+            )
+            return
         report(publication.name, made.status, kind="release", rows=made.rows, path=str(made.path))
-        return dg.MaterializeResult(
+        write_calendar(platform.settings.releases_path, load_publications(platform.settings.contracts / "open_data").publications)
+        yield dg.MaterializeResult(
+            key,
             metadata={
                 "dagster/row_count": made.rows,
                 "status": made.status,
@@ -56,10 +91,15 @@ def publication_asset(publication: Publication) -> dg.AssetsDefinition:
                 "folder": dg.MetadataValue.path(str(made.path)),
                 "files": ", ".join(made.files),
                 "dagster/column_lineage": _column_lineage(publication),
-            }
+            },
         )
+        yield dg.AssetCheckResult(asset_key=key, check_name=APPROVED, passed=True)
 
     return release
+
+
+def _reasons(reasons: "Iterable[Reason]") -> str:
+    return "\n".join(f"- {reason.reason_th} / {reason.reason_en} (`{reason.rule}`)" for reason in reasons)
 
 
 def _column_lineage(publication: Publication) -> dg.TableColumnLineage:

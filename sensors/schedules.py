@@ -7,6 +7,8 @@ at never runs anything.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -44,9 +46,20 @@ def jobs_and_schedules(
         schedules.append(
             dg.ScheduleDefinition(
                 job=job,
-                cron_schedule=publication.schedule,
+                cron_schedule=crons if len(crons := publication.calendar.crons) > 1 else crons[0],
                 execution_timezone=TIMEZONE,
                 default_status=status,
+                should_execute=_due(publication),
             )
         )
     return jobs, schedules
+
+
+def _due(publication: Publication) -> Callable[[dg.ScheduleEvaluationContext], bool]:
+    """Whether the day is meant: cron lines know no last day of February."""
+    calendar = publication.calendar
+
+    def due(context: dg.ScheduleEvaluationContext) -> bool:
+        return calendar.due(context.scheduled_execution_time.astimezone(ZoneInfo(TIMEZONE)).date())
+
+    return due

@@ -89,6 +89,7 @@
                         'success': status in ('pass', 'success'),
                         'error': harmless(result.message) if status in ('error', 'runtime error') else none,
                         'column': node.column_name if metadata and node.attached_node in (none, unique_id) else none,
+                        'elsewhere': true if node.attached_node and node.attached_node != unique_id else none,
                         'severity': node.config.severity | lower,
                         'description': node.description or none,
                         'expected': '0',

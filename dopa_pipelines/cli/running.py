@@ -307,7 +307,7 @@ def _say(progress: Any, event: dict[str, Any]) -> None:
     elif state == "released":
         words = f"released, {event['rows']:,} rows"
     elif state == "held_back":
-        words = "held back: something it needs failed its checks"
+        words = f"held back: {event.get('problem') or 'something it needs failed its checks'}"
     else:
         words = state if not event.get("problem") else f"{state}: {event['problem']}"
     bad = state in ("rejected", "failed", "missing", "held_back") or bool(event.get("failed"))
@@ -336,7 +336,7 @@ def _summary(settings: Settings, warehouse: Warehouse) -> None:
     shown = table("extract", "rows", "latest release", right=("rows",))
     for publication in load_publications(settings.contracts / "open_data").publications:
         folder = settings.releases_path / publication.name / "latest"
-        if folder.exists():
+        if (folder / "release.json").exists():
             manifest = json.loads((folder / "release.json").read_text("utf-8"))
             shown.add_row(publication.name, f"{manifest['rows']:,}", _shown(folder))
         else:

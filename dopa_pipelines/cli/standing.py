@@ -34,6 +34,7 @@ def status_command(
     from dopa_pipelines.ingest import arrivals
     from dopa_pipelines.lineage.outbox import standing
     from dopa_pipelines.publishing import load_publications
+    from dopa_pipelines.publishing.held import held_back
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
     from dopa_pipelines.warehouse.work import end_dead_work
@@ -51,6 +52,7 @@ def status_command(
             tell(warehouse, settings)
         with warehouse.connect() as connection:
             events = standing(connection, receiver)
+            held = held_back(connection)
             counts = deliveries_by_dataset(connection)
             for contract in contracts:
                 waiting = sum(item.pending for item in arrivals(connection, contract, settings.drop_path))
@@ -70,6 +72,7 @@ def status_command(
                 "datasets": counts,
                 "models": {"built": models[0] if models else 0, "last": models[1] if models else None},
                 "releases": releases,
+                "held_back": [item.as_dict() for item in held],
                 "dead_runs": dead,
                 "aborted": [{"kind": kind, "target": target} for kind, target in aborted],
                 "lineage_events": events.as_dict(),
@@ -85,6 +88,9 @@ def status_command(
         if item.get("problem"):
             out.print(f"[red]{dataset}[/]: ", end="")
             out.print(item["problem"], markup=False)
+    for stands in held:
+        out.print(f"[red]{stands.publication}[/]: held back since {_moment(stands.since)}: ", end="")
+        out.print("; ".join(reason["reason_en"] for reason in stands.reasons), markup=False)
     for run in dead:
         out.print(f"[red]run {run}[/]: its process was gone; it is marked failed now, start it again")
     for kind, target in aborted:

@@ -95,7 +95,10 @@ from lineage.sealable t
 where (t.subject = 'event' and t.id = any(%(events)s)) or (t.subject = 'digest' and t.write_id = any(%(writes)s))
 order by t.subject desc, t.id
 """
-_DESCRIBING = ("release.json", "metadata.json", "data_dictionary.csv", "datapackage.json", "checksums.sha256")
+_DESCRIBING = (
+    "release.json", "metadata.json", "data_dictionary.csv", "datapackage.json", "dcat.jsonld", "changes.json", "checksums.sha256",
+    "ERRATUM.json", "WITHDRAWN.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

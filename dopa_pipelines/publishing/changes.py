@@ -75,10 +75,12 @@ def compare(
             side.fill()
         ends = [side.end() for side in sides if not side.over]
         if not ends and all(side.held.is_empty() for side in sides):
-            return found, keyed
+            return (found if keyed else Rows(found.added + found.changed, found.removed + found.changed)), keyed
         # Up to there both sides are known whole.
         until = min(ends, key=_rank) if ends else None
         one, two = (side.take(until) for side in sides)
+        # A table without rows told no columns.
+        one, two = (one if one.width else two.clear()), (two if two.width else one.clear())
         if one.equals(two):
             keyed = keyed and not one.select(key).is_duplicated().any()
             continue
@@ -174,9 +176,7 @@ def _read(file: Path, form: str, types: dict[str, str]) -> Iterator[pl.DataFrame
 
 def _read_csv(file: Path, types: dict[str, str]) -> Iterator[pl.DataFrame]:
     """Rows of one of our CSV files, as they were before texts were made harmless."""
-    kinds: dict[str, Any] = {
-        "string": pl.String, "integer": pl.Int64, "number": pl.Float64, "boolean": pl.Boolean, "date": pl.Date,
-    }  # fmt: skip
+    kinds: dict[str, Any] = {"integer": pl.Int64, "number": pl.Float64}
 
     def frame(rows: list[list[str]]) -> pl.DataFrame:
         texts = pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")
@@ -189,7 +189,8 @@ def _read_csv(file: Path, types: dict[str, str]) -> Iterator[pl.DataFrame]:
             elif kind == "boolean":
                 made.append(pl.when(column == "").then(None).otherwise(column == "true").alias(name))
             else:
-                made.append(pl.when(column == "").then(None).otherwise(column).cast(kinds[kind]).alias(name))
+                value = pl.when(column == "").then(None).otherwise(column)
+                made.append((value.str.to_date("%Y-%m-%d") if kind == "date" else value.cast(kinds[kind])).alias(name))
         return texts.select(made)
 
     with file.open(encoding="utf-8-sig", newline="") as text:

@@ -64,11 +64,11 @@ def dated(values: Mapping[str, Any], day: date) -> dict[str, Any]:
     return {**values, "last_updated_date": day.isoformat()}
 
 
-def data_package(publication: Publication, files: Mapping[str, WrittenFile]) -> dict[str, Any]:
+def data_package(publication: Publication, files: Mapping[str, WrittenFile], *, keyed: bool = False) -> dict[str, Any]:
     """A Frictionless data package (specs.frictionlessdata.io, version 1) of the data files, which come by format.
 
-    CSV and xlsx have a table schema that their rows can be validated by; the others are named with the columns they hold. The
-    release adds its version.
+    CSV and xlsx have a table schema that their rows can be validated by; the others are named with the columns they hold.
+    ``keyed``: no two rows share the columns of ``orderBy``, so they are the primary key. The release adds its version.
     """
     licence = LICENCES[publication.licence]
     fields = [
@@ -82,7 +82,9 @@ def data_package(publication: Publication, files: Mapping[str, WrittenFile]) -> 
         }
         for column in publication.columns
     ]
-    schema = {"fields": fields, "missingValues": [""]}
+    schema: dict[str, Any] = {"fields": fields, "missingValues": [""]}
+    if keyed:
+        schema["primaryKey"] = list(publication.order_by)
     return {
         "profile": "data-package",
         "name": publication.name,
@@ -119,8 +121,9 @@ _FORMS: dict[str, dict[str, Any]] = {
     "csv": {"profile": "tabular-data-resource", "encoding": "utf-8-sig", "dialect": {"delimiter": ",", "lineTerminator": "\n"}},
     "xlsx": {"profile": "tabular-data-resource", "dialect": {"excel": {"sheet": "data"}}},
     "json": {"profile": "data-resource", "encoding": "utf-8"},
-    "parquet": {"profile": "data-resource"},
-    "geojson": {"profile": "data-resource", "encoding": "utf-8"},
+    # Frictionless has no reader of its own for these; it checks size and digest of a file.
+    "parquet": {"profile": "data-resource", "type": "file"},
+    "geojson": {"profile": "data-resource", "type": "file", "encoding": "utf-8"},
 }
 
 

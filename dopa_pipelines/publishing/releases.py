@@ -227,8 +227,8 @@ def _prepare(
 ) -> _Prepared:
     """Write the files that don't name the version. ``rows``: those of ``source``, or what disclosure control made of them."""
     temporary.mkdir()
-    data, count, span = _write_data(temporary, publication, source.schema, rows)
-    described, packaged = metadata(publication), data_package(publication, data)
+    data, seen = _write_data(temporary, publication, source.schema, rows)
+    described, packaged = metadata(publication), data_package(publication, data, keyed=seen.keyed)
     dictionary = data_dictionary(publication)
     now = datetime.now(ZoneInfo(TIMEZONE))
     facts = {
@@ -268,21 +268,18 @@ def _prepare(
         "exceptions": [],
         "columns": columns,
         "order": publication.order_by,
-        "rows": count,
+        "rows": seen.rows,
         "digest": digest,
     }
-    return _Prepared(manifest, packaged, data, span)
+    return _Prepared(manifest, packaged, data, seen.span)
 
 
 def _write_data(
     folder: Path, publication: Publication, schema: pa.Schema, rows: Iterable[pa.Table]
-) -> tuple[dict[str, WrittenFile], int, tuple[date, date] | None]:
-    """Stream the rows into every format at once; (file by format, rows, first and last day of the first column of days that the
-    order names)."""
+) -> tuple[dict[str, WrittenFile], _Seen]:
+    """Stream the rows into every format at once; the files by format, and what was seen on the way."""
     style = Style(excel=publication.excel, dictionary=dictionary_rows(publication))
-    days = next((name for name in publication.order_by if schema.field(name).type == pa.date32()), None)
-    count = 0
-    span: tuple[date, date] | None = None
+    seen = _Seen(publication.order_by, schema)
     writers: dict[str, Writer] = {}
     try:
         for form in publication.formats:
@@ -291,13 +288,37 @@ def _write_data(
             frame = pl.DataFrame(pl.from_arrow(table))
             for writer in writers.values():
                 writer.write(table, frame)
-            count += table.num_rows
-            if days and (ends := compute.min_max(table[days]).as_py())["min"] is not None:
-                span = (min(span[0], ends["min"]), max(span[1], ends["max"])) if span else (ends["min"], ends["max"])
-        return {form: writers.pop(form).close() for form in publication.formats}, count, span
+            seen.look(table, frame)
+        return {form: writers.pop(form).close() for form in publication.formats}, seen
     finally:
         for writer in writers.values():
             writer.abandon()
+
+
+class _Seen:
+    """What is noticed of rows that pass in the order of ``order``: how many there are, whether those columns are a key, and the
+    first and last day of the first of them that holds days."""
+
+    def __init__(self, order: list[str], schema: pa.Schema) -> None:
+        self.rows = 0
+        self.keyed = True
+        self.span: tuple[date, date] | None = None
+        self._order = order
+        self._days = next((name for name in order if schema.field(name).type == pa.date32()), None)
+        self._last: tuple[Any, ...] | None = None
+
+    def look(self, table: pa.Table, frame: pl.DataFrame) -> None:
+        self.rows += frame.height
+        key = frame.select(self._order)
+        if self.keyed:
+            # In order, so that those of one key stand together.
+            repeated = pl.all_horizontal(pl.all().eq_missing(pl.all().shift(1))).slice(1).any()
+            absent = pl.any_horizontal(pl.all().is_null().any())
+            self.keyed = self._last != key.row(0) and not any(key.select(repeated.alias("1"), absent.alias("2")).row(0))
+            self._last = key.row(-1)
+        if self._days and (ends := compute.min_max(table[self._days]).as_py())["min"] is not None:
+            first, last = self.span or (ends["min"], ends["max"])
+            self.span = (min(first, ends["min"]), max(last, ends["max"]))
 
 
 def _settle(

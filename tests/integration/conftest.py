@@ -7,15 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from dopa_pipelines.demo import generate
 from dopa_pipelines.settings import Settings
-from dopa_pipelines.warehouse import open_warehouse
+from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
 
 ROOT = Path(__file__).resolve().parents[2]
 DOPA = str(Path(sys.executable).with_name("dopa"))
@@ -105,3 +106,30 @@ def delivered(_made: tuple[Path, str], tmp_path: Path) -> Callable[[], Demo]:
     """Makes states in which the silos have delivered and nothing has run yet."""
     made = iter(range(100))
     return lambda: Demo(_copy(_made[0] / "delivered", tmp_path / f"state{next(made)}"))
+
+
+@pytest.fixture
+def places(warehouse: Warehouse) -> Iterator[psycopg.Connection]:
+    """A table to publish, of 1,000 rows in no order, with a column that no publication lists; a connection
+    that owns it."""
+    with warehouse.connect(Role.TRANSFORMER, autocommit=True) as connection:
+        connection.execute("drop table if exists open_data.places_to_test")
+        connection.execute(
+            "create table open_data.places_to_test (code text, name_th text, people integer, area "
+            "numeric(10, 2), "
+            "since date, city boolean, pid text)"
+        )
+        connection.execute(
+            "insert into open_data.places_to_test select lpad(i::text, 6, '0'), "
+            "case i % 4 when 0 then '=1+1' when 1 then null when 2 then E'กำ\"แพง\"\\nเพชร' else 'ก' end, "
+            "i, i / 7.0, date '2020-01-01' + i, i % 2 = 0, '1101700203451' "
+            "from generate_series(1, 1000) as i order by md5(i::text)"
+        )
+        yield connection
+        connection.execute("drop table open_data.places_to_test")
+
+
+@pytest.fixture
+def here(settings: Settings, tmp_path: Path) -> Settings:
+    """The session's settings with releases in a folder of this test."""
+    return settings.model_copy(update={"releases": tmp_path / "releases"})

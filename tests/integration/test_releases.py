@@ -9,105 +9,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.publishing import Publication, publish, recover
+from dopa_pipelines.publishing import publish, recover
 from dopa_pipelines.publishing.rows import snapshot
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Role, Warehouse
-
-PUBLICATION = {
-    "version": "1.0.0",
-    "titleEn": "Places",
-    "titleTh": "สถานที่",
-    "descriptionEn": "Places for testing.",
-    "descriptionTh": "สถานที่สำหรับทดสอบ",
-    "source": "open_data.places_to_test",
-    "columns": [
-        {"name": name, "source": source, "type": kind, "descriptionEn": name, "descriptionTh": "ไทย"}
-        for name, source, kind in [
-            ("code", "code", "string"),
-            ("name", "name_th", "string"),
-            ("people", "people", "integer"),
-            ("area", "area", "number"),
-            ("since", "since", "date"),
-            ("city", "city", "boolean"),
-        ]
-    ],
-    "orderBy": ["code"],
-    "formats": ["csv", "json", "parquet"],
-    "schedule": "0 6 5 * *",
-    "licence": "ODC-BY-1.0",
-    "contact": {"name": "สำนักบริหารการทะเบียน", "email": "open-data@dopa.example"},
-    "approval": {
-        "by": "คณะกรรมการธรรมาภิบาลข้อมูล",
-        "approvedOn": "2025-10-01",
-        "document": "มท 0309/1",
-        "reviewOn": "2027-09-30",
-        "highValue": False,
-    },
-    "gdCatalog": {
-        "data_type": "ข้อมูลสถิติ",
-        "title": "สถานที่",
-        "owner_org": "กรมการปกครอง",
-        "maintainer": "สำนักบริหารการทะเบียน",
-        "maintainer_email": "open-data@dopa.example",
-        "tag_string": "สถานที่",
-        "notes": "สถานที่",
-        "objective": ["พันธกิจหน่วยงาน"],
-        "update_frequency_unit": "เดือน",
-        "geo_coverage": "ประเทศ",
-        "data_source": "กรมการปกครอง",
-        "data_format": ["CSV", "JSON", "อื่นๆ"],
-        "data_format_other": "Parquet",
-        "data_category": "ข้อมูลสาธารณะ",
-        "license_id": "Open Data Common",
-    },
-}
-
-
-def publication(name: str, **changes: object) -> Publication:
-    return Publication.model_validate_json(json.dumps({"name": name, **PUBLICATION, **changes}))
-
-
-@pytest.fixture
-def places(warehouse: Warehouse) -> Iterator[psycopg.Connection]:
-    """A table to publish, of 1,000 rows in no order, with a column that no publication lists; a connection
-    that owns it."""
-    with warehouse.connect(Role.TRANSFORMER, autocommit=True) as connection:
-        connection.execute("drop table if exists open_data.places_to_test")
-        connection.execute(
-            "create table open_data.places_to_test (code text, name_th text, people integer, area "
-            "numeric(10, 2), "
-            "since date, city boolean, pid text)"
-        )
-        connection.execute(
-            "insert into open_data.places_to_test select lpad(i::text, 6, '0'), "
-            "case i % 4 when 0 then '=1+1' when 1 then null when 2 then E'กำ\"แพง\"\\nเพชร' else 'ก' end, "
-            "i, i / 7.0, date '2020-01-01' + i, i % 2 = 0, '1101700203451' "
-            "from generate_series(1, 1000) as i order by md5(i::text)"
-        )
-        yield connection
-        connection.execute("drop table open_data.places_to_test")
-
-
-@pytest.fixture
-def here(settings: Settings, tmp_path: Path) -> Settings:
-    """The session's settings with releases in a folder of this test."""
-    return settings.model_copy(update={"releases": tmp_path / "releases"})
-
-
-def records(warehouse: Warehouse, name: str) -> list[tuple[str, dict[str, object], list[dict[str, object]]]]:
-    with warehouse.connect(Role.READER) as connection:
-        return connection.execute(
-            "select kind, detail, inputs from lineage.write where target = %s order by id",
-            [f"release:{name}"],
-        ).fetchall()
+from tests.integration.releasing import assert_whole, publication, records
 
 
 def content(folder: Path, name: str) -> dict[str, bytes]:
@@ -119,21 +31,6 @@ def content(folder: Path, name: str) -> dict[str, bytes]:
         .replace(name.encode(), b"NAME")
         for path in folder.iterdir()
         if path.name not in ("release.json", "checksums.sha256", "changes.json", "dcat.jsonld")
-    }
-
-
-def assert_whole(folder: Path) -> None:
-    done = subprocess.run(
-        ["sha256sum", "-c", "--quiet", "checksums.sha256"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    listed = (folder / "checksums.sha256").read_text().splitlines()
-    assert {line.split("  ")[1] for line in listed} | {"checksums.sha256", "release.json"} == {
-        path.name for path in folder.iterdir()
     }
 
 

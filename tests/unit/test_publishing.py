@@ -268,8 +268,7 @@ def test_a_workbook_holds_texts_numbers_days_and_no_formula(tmp_path: Path) -> N
     assert book.sheetnames == ["data", "data_dictionary"]
     read = list(book["data"].iter_rows())
     assert [cell.value for cell in read[0]] == SCHEMA.names
-    # A spreadsheet's cell does not tell an empty text from none.
-    assert [row[0].value and unescape(row[0].value) for row in read[1:]] == [row[0] or None for row in rows]
+    assert [row[0].value and unescape(row[0].value) for row in read[1:]] == [row[0] for row in rows]
     assert {cell.data_type for row in read[1:] for cell in row} <= {"s", "n", "d", "inlineStr"}
     assert [row[0].quotePrefix for row in read[1:]] == [str(row[0]).startswith(tuple("=+-@\t\r＝")) for row in rows]
     assert read[1][3].value == datetime.datetime(2026, 1, 31)
