@@ -1,0 +1,352 @@
+"""The attacker: what can be told about hidden cells from everything that is published.
+
+A hidden cell's interval is found by linear programming (Hundepool et al. 2012, ch. 4.3; Fischetti and Salazar-González 2000),
+solved with HiGHS. Solutions are used again: every point found widens the intervals of all cells in it, so a program of their own is
+needed only by cells whose interval is still too narrow. For counts only whole tables are proof: a point with a fraction is not
+counted, and what linear programming leaves open is settled by integer programming.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+
+import highspy
+import numpy as np
+
+from dopa_pipelines.publishing.disclosure.system import System
+from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
+
+TINY = 1e-6
+"""Differences below this are the solver's."""
+PATIENCE = 20.0
+"""Seconds that one integer program may take; what is open then counts as disclosed."""
+
+
+@cache
+def _quiet() -> None:
+    """The first solver of a process prints a licence notice to standard output, whatever it is told: it belongs in no document."""
+    sys.stdout.flush()
+    libc = ctypes.CDLL(None)
+    libc.fflush(None)
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        highspy.Highs()
+        libc.fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def solver_of(
+    relations: tuple[Ints, Ints, Floats], lower: Floats, upper: Floats, row_lower: Floats | float = 0.0, row_upper: Floats | float = 0.0
+) -> highspy.Highs:
+    """A silent HiGHS, on one thread, that maximises over lower ≤ y ≤ upper, row_lower ≤ A y ≤ row_upper."""
+    _quiet()
+    start, index, coefficient = relations
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(lower), len(start) - 1
+    model.col_cost_ = np.zeros(len(lower))
+    model.col_lower_, model.col_upper_ = lower, upper
+    model.row_lower_ = np.broadcast_to(row_lower, len(start) - 1).astype(np.float64)
+    model.row_upper_ = np.broadcast_to(row_upper, len(start) - 1).astype(np.float64)
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_, model.a_matrix_.index_, model.a_matrix_.value_ = start, index, coefficient
+    model.sense_ = highspy.ObjSense.kMaximize
+    solver.passModel(model)
+    return solver
+
+
+class Program:
+    """Moves y of some variables with A y = 0 and bounds, and the best of them for a given objective."""
+
+    def __init__(self, relations: tuple[Ints, Ints, Floats], lower: Floats, upper: Floats) -> None:
+        self.count = len(lower)
+        self.lower, self.upper = lower.copy(), upper.copy()
+        self._all = np.arange(self.count, dtype=np.int32)
+        self._relations = relations
+        self._solver = solver_of(relations, self.lower, self.upper)
+        self._solver.setOptionValue("presolve", "off")
+
+    def bound(self, which: Ints, lower: Floats | float, upper: Floats | float) -> None:
+        """New bounds of some variables."""
+        if not len(which):
+            return
+        self.lower[which], self.upper[which] = lower, upper
+        self._solver.changeColsBounds(len(which), which.astype(np.int32), self.lower[which], self.upper[which])
+
+    def best(self, objective: Floats) -> Floats | None:
+        """The move with the greatest ``objective`` @ y; None where there is none."""
+        solver = self._solver
+        solver.changeColsCost(self.count, self._all, objective)
+        solver.run()
+        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            solver.clearSolver()
+            solver.run()
+            if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+                return None
+        return np.array(solver.getSolution().col_value)
+
+    def best_whole(self, objective: Floats) -> tuple[Floats | None, bool]:
+        """The same over whole numbers; false where the time did not suffice to know that it is the best."""
+        solver = solver_of(self._relations, self.lower, self.upper)
+        solver.setOptionValue("time_limit", PATIENCE)
+        solver.changeColsIntegrality(self.count, self._all, np.full(self.count, highspy.HighsVarType.kInteger.value, dtype=np.uint8))
+        solver.changeColsCost(self.count, self._all, objective)
+        solver.run()
+        done = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+        if not done and solver.getInfo().primal_solution_status != 2:
+            return None, done
+        return np.round(np.array(solver.getSolution().col_value)), done
+
+
+@dataclass
+class Needs:
+    """What an interval must keep, by variable: see :class:`.rules.Sensitivity`. ``person``: whose variable it is (a single
+    contributor's), -1 for nobody's. ``secret``: others' unsafe cells, which a single contributor must not tell exactly."""
+
+    width: Floats
+    above: Floats
+    below: Floats
+    person: Ints
+    secret: Bools
+
+    def of(self, variables: Ints) -> Needs:
+        return Needs(
+            self.width[variables], self.above[variables], self.below[variables], self.person[variables], self.secret[variables]
+        )
+
+
+class Attacker:
+    """Attacks some variables of which the ``hidden`` ones are unknown to him; the others stay as published.
+
+    ``low`` and ``high`` are the proven movements of each variable around the truth. Cells may be hidden and published after it was
+    made; what was proven and still holds is kept.
+    """
+
+    def __init__(
+        self, system: System, variables: Ints, needs: Needs, hidden: Bools, *, whole: bool, up: Floats | None = None, seed: int = 1
+    ) -> None:
+        self.variables, self.needs, self.whole = variables, needs, whole
+        self.hidden = hidden.copy()
+        self.random = np.random.default_rng(seed)
+        self._down = system.down[variables]
+        reach = max(20.0, 4 * float(max(needs.width.max(initial=0), needs.above.max(initial=0), needs.below.max(initial=0))))
+        self._up = np.full(len(variables), reach) if up is None else up[variables]
+        # Cells that may fall far need not for a proof, but what they free may.
+        lower, upper = self._bounds(hidden)
+        self.program = Program(system.part(variables), lower, upper)
+        self._points = np.zeros((8, len(variables)), dtype=np.float64)
+        self._held = 0
+        self.low = np.zeros(len(variables))
+        self.high = np.zeros(len(variables))
+        self.unsettled = np.zeros(len(variables), dtype=bool)
+
+    def _bounds(self, hidden: Bools) -> tuple[Floats, Floats]:
+        return np.where(hidden, -self._down, 0.0), np.where(hidden, self._up, 0.0)
+
+    @property
+    def points(self) -> Floats:
+        """Moves that leave what is published as it is, a row each."""
+        return self._points[: self._held]
+
+    def hide(self, which: Ints) -> None:
+        self.hidden[which] = True
+        self.program.bound(which, -self._down[which], self._up[which])
+
+    def publish(self, which: Ints) -> None:
+        """Take back what was hidden, and the proofs that rest on it."""
+        self.hidden[which] = False
+        self.program.bound(which, 0.0, 0.0)
+        self._keep(~(np.abs(self.points[:, which]) > TINY).any(axis=1))
+
+    def _keep(self, kept: Bools) -> None:
+        points = self.points[kept]
+        self._held = len(points)
+        self._points[: self._held] = points
+        self.low = points.min(axis=0, initial=0.0)
+        self.high = points.max(axis=0, initial=0.0)
+
+    def snapshot(self) -> tuple[Floats, Bools]:
+        return self.points.copy(), self.hidden.copy()
+
+    def restore(self, state: tuple[Floats, Bools]) -> None:
+        points, hidden = state
+        changed = np.flatnonzero(hidden != self.hidden)
+        self.hidden = hidden.copy()
+        lower, upper = self._bounds(hidden)
+        self.program.bound(changed, lower[changed], upper[changed])
+        if len(points) > len(self._points):
+            self._points = np.zeros((2 * len(points), len(hidden)))
+        self._points[: len(points)] = points
+        self._held = len(points)
+        self._keep(np.ones(len(points), dtype=bool))
+
+    def learn(self, move: Floats) -> bool:
+        """Take a move as proof. False where it is none: a count with a fraction."""
+        if self.whole:
+            rounded = np.round(move)
+            if np.abs(move - rounded).max(initial=0.0) > 1e-5:
+                return False
+            move = rounded
+        else:
+            move = np.where(np.abs(move) < TINY, 0.0, move)
+        if self._held == len(self._points):
+            self._points = np.concatenate([self._points, np.zeros_like(self._points)])
+        self._points[self._held] = move
+        self._held += 1
+        self.low = np.minimum(self.low, move)
+        self.high = np.maximum(self.high, move)
+        return True
+
+    def open(self) -> Bools:
+        """Hidden variables whose interval is not yet proven wide enough."""
+        needs = self.needs
+        slack = 1e-6 * (1 + needs.width)
+        return self.hidden & (
+            (self.high - self.low < needs.width - slack)
+            | (self.high < needs.above - 1e-6 * (1 + needs.above))
+            | (-self.low < needs.below - 1e-6 * (1 + needs.below))
+        )
+
+    def settle(self, rounds: int = 12) -> Ints:
+        """Prove what can be proven; the variables that stay too narrow are told."""
+        self._roam(self.open, rounds)
+        failed = []
+        for at in np.flatnonzero(self.open()):
+            if self.open()[at] and not self._stretch(int(at)):
+                failed.append(int(at))
+        return np.array(failed, dtype=np.int64)
+
+    def _roam(self, left: object, rounds: int) -> None:
+        """Programs with random objectives over what is open, while they help."""
+        idle = 0
+        for _ in range(rounds):
+            target = left()  # type: ignore[operator]
+            open_now = int(target.sum())
+            if open_now < 3:
+                return
+            objective = np.zeros(len(self.variables))
+            objective[target] = self.random.choice([-1.0, 1.0, 1.0], open_now) * self.random.uniform(0.5, 1.0, open_now)
+            move = self.program.best(objective)
+            if move is None:
+                return
+            self.learn(move)
+            idle = idle + 1 if int(left().sum()) > 0.97 * open_now else 0  # type: ignore[operator]
+            if idle > 2:
+                return
+
+    def _stretch(self, at: int) -> bool:
+        """Programs for one variable, both ways; whole-number ones where fractions leave it open."""
+        needs = self.needs
+        reached = {}
+        for sign in (1.0, -1.0):
+            if not self.open()[at]:
+                return True
+            objective = np.zeros(len(self.variables))
+            objective[at] = sign
+            move = self.program.best(objective)
+            if move is None:
+                return False
+            reached[sign] = abs(float(move[at]))
+            self.learn(move)
+        if not self.open()[at]:
+            return True
+        top, bottom = reached.get(1.0, self.high[at]), reached.get(-1.0, -self.low[at])
+        if self.whole:
+            top, bottom = np.floor(top + 1e-6), np.floor(bottom + 1e-6)
+        if top + bottom < needs.width[at] - 1e-6 or top < needs.above[at] - 1e-6 or bottom < needs.below[at] - 1e-6:
+            return False
+        if not self.whole:
+            return False
+        for sign in (1.0, -1.0):
+            objective = np.zeros(len(self.variables))
+            objective[at] = sign
+            move, known = self.program.best_whole(objective)
+            if move is not None:
+                self.learn(move)
+            elif not known:
+                self.unsettled[at] = True
+            if not self.open()[at]:
+                return True
+        return False
+
+    # The single contributor: he knows the cells that only he is in.
+
+    def told(self, rounds: int = 4) -> list[tuple[int, int]]:
+        """Pairs (person, variable): an unsafe cell that this single contributor can tell exactly."""
+        persons = self.needs.person
+        secret = np.flatnonzero(self.hidden & self.needs.secret)
+        found: list[tuple[int, int]] = []
+        known = np.unique(persons[self.hidden & (persons >= 0)])
+        if not len(secret) or not len(known):
+            return found
+        moves = np.abs(self.points) > TINY
+        touched = np.stack([moves[:, self.hidden & (persons == person)].any(axis=1) for person in known])
+        seen = ~touched.astype(bool) @ moves[:, secret] if len(moves) else np.zeros((len(known), len(secret)), dtype=bool)
+        for number, person in enumerate(known):
+            left = secret[~seen[number] & (persons[secret] != person)]
+            if len(left):
+                found += [(int(person), int(at)) for at in self._apart(int(person), left, rounds)]
+        return found
+
+    def _apart(self, person: int, left: Ints, rounds: int) -> Ints:
+        """Those of ``left`` that do not move while the person's own cells stay."""
+        own = np.flatnonzero(self.hidden & (self.needs.person == person))
+        self.program.bound(own, 0.0, 0.0)
+        still = left
+        try:
+            for turn in range(rounds):
+                objective = np.zeros(len(self.variables))
+                objective[still] = self.random.choice([-1.0, 1.0], len(still)) if turn else 1.0
+                move = self.program.best(objective)
+                if move is None or not self.learn(move):
+                    continue
+                still = still[np.abs(move[still]) < TINY]
+                if not len(still):
+                    return still
+            return np.array([at for at in still if not self._moves(int(at))], dtype=np.int64)
+        finally:
+            self.program.bound(own, -self._down[own], self._up[own])
+
+    def _moves(self, at: int) -> bool:
+        for sign in (1.0, -1.0):
+            objective = np.zeros(len(self.variables))
+            objective[at] = sign
+            move = self.program.best(objective)
+            if move is None or abs(move[at]) < TINY:
+                continue
+            if self.learn(move):
+                return True
+            whole, _ = self.program.best_whole(objective)
+            if whole is not None and abs(whole[at]) > TINY:
+                self.learn(whole)
+                return True
+        return False
+
+    def interval(self, at: int) -> tuple[float, float]:
+        """The least and the greatest movement of a variable, exactly (for counts: over whole tables as far as fractions leave it
+        open); infinite where nothing holds it."""
+        ends = []
+        for sign in (-1.0, 1.0):
+            objective = np.zeros(len(self.variables))
+            objective[at] = sign
+            move = self.program.best(objective)
+            if move is None:
+                ends.append(0.0)
+                continue
+            end = float(move[at])
+            if self.whole and not self.learn(move):
+                whole, known = self.program.best_whole(objective)
+                end = float(whole[at]) if whole is not None and known else float(np.trunc(end + np.sign(end) * 1e-6))
+            ends.append(end)
+        return ends[0], ends[1]
