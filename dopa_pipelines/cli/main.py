@@ -14,6 +14,7 @@ from dopa_pipelines.cli import (
     auditing,
     changes,
     checking,
+    disclosing,
     ingesting,
     lineage,
     modelling,
@@ -43,6 +44,7 @@ standing.add_to(app)
 tracing.add_to(app)
 modelling.add_to(app)
 publishing.add_to(app)
+disclosing.add_to(app)
 checking.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)

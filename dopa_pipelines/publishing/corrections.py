@@ -56,7 +56,7 @@ def versions(warehouse: Warehouse, settings: Settings, publication: str) -> list
         there = bool(manifest_of(folder / version))
         state = "withdrawn" if version in withdrawn else "gone" if not there else "latest" if version == latest else "released"
         found.append(Version(version, item.created, item.rows, state, withdrawn.get(version), errata.get(version, [])))
-    return sorted(found, key=lambda item: (item.created, item.version), reverse=True)
+    return found[::-1]
 
 
 def withdraw(

@@ -39,8 +39,11 @@ class History:
 
     @property
     def versions(self) -> dict[str, Record]:
-        """The first record of each version."""
-        return {record.version: record for record in reversed(self.records)}
+        """The first record of each version, oldest first."""
+        found: dict[str, Record] = {}
+        for record in self.records:
+            found.setdefault(record.version, record)
+        return found
 
     @property
     def withdrawn(self) -> dict[str, dict[str, Any]]:

@@ -260,23 +260,24 @@ def test_a_reader_never_sees_half_a_release_while_publishers_are_killed_at_rando
     reader.start()
     draw = random.Random(2568)
     kills = 0
-    for _ in range(8):
+    # At least so many kills, and so many releases seen in spite of them.
+    while kills < 6 or (len(seen) < 4 and kills < 30):
         child = subprocess.Popen(
             [sys.executable, "-c", PUBLISHER, publication("random").model_dump_json(by_alias=True)],
             env=environment | {"DOPA_RELEASES": str(here.releases_path)},
             stdout=subprocess.PIPE,
         )
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
-        end = time.monotonic() + draw.uniform(0.05, 0.9)
+        end = time.monotonic() + draw.uniform(0.05, 2.5)
         while time.monotonic() < end:
             places.execute("update open_data.places_to_test set people = people + 1")
             time.sleep(0.02)
         os.kill(child.pid, signal.SIGKILL)
-        kills += child.wait() == -signal.SIGKILL
+        assert child.wait() == -signal.SIGKILL
+        kills += 1
         child.stdout.close()
     stop.set()
     reader.join()
-    assert kills == 8
     assert not faults, faults[:3]
     assert len(seen) > 3
     last = publish(warehouse, here, publication("random"), "run-last")

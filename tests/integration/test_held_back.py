@@ -3,6 +3,7 @@ in both languages, recorded, and let out again when it is repaired."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ from dopa_pipelines.warehouse import Role, Warehouse
 from dopa_pipelines.warehouse.work import Work
 from tests.integration.releasing import publication, records
 
-SOURCE = "open_data.places_to_test"
 PASSED = {"assertion": "unique", "success": True, "severity": "error"}
 FAILED = {"assertion": "custom_sql", "name": "people_add_up", "success": False, "severity": "error"}
 WARNED = {**FAILED, "severity": "warn"}
@@ -29,8 +29,20 @@ ELSEWHERE = {**FAILED, "elsewhere": True}
 Wrote = Callable[..., int]
 
 
+_numbers = itertools.count()
+
+
 @pytest.fixture
-def wrote(warehouse: Warehouse, places: psycopg.Connection[Any]) -> Iterator[Wrote]:
+def source(places: psycopg.Connection[Any]) -> Iterator[str]:
+    """A table of this test alone: what was recorded of it stays in the shared warehouse."""
+    table = f"open_data.held_{next(_numbers)}"
+    places.execute(f"create table {table} as table open_data.places_to_test".encode())
+    yield table
+    places.execute(f"drop table {table}".encode())
+
+
+@pytest.fixture
+def wrote(places: psycopg.Connection[Any]) -> Wrote:
     """Records a write of a table, as a model made from others."""
 
     def record(target: str, *made_of: str, kind: str = "model", **detail: object) -> int:
@@ -42,9 +54,7 @@ def wrote(warehouse: Warehouse, places: psycopg.Connection[Any]) -> Iterator[Wro
         time.sleep(0.002)
         return int(row[0])
 
-    yield record
-    # Tests share a warehouse: the source is made by hand again.
-    record(SOURCE)
+    return record
 
 
 def checked(warehouse: Warehouse, target: str, *assertions: dict[str, Any], **facts: object) -> None:
@@ -52,7 +62,7 @@ def checked(warehouse: Warehouse, target: str, *assertions: dict[str, Any], **fa
         work.complete({"assertions": list(assertions)})
 
 
-def rules(warehouse: Warehouse, source: str = SOURCE) -> list[str]:
+def rules(warehouse: Warehouse, source: str) -> list[str]:
     with warehouse.connect(Role.READER) as connection:
         return [reason.rule for reason in check_reasons(connection, source)]
 
@@ -62,41 +72,43 @@ def stands(warehouse: Warehouse) -> dict[str, list[str]]:
         return {item.publication: [reason["rule"] for reason in item.reasons] for item in held_back(connection)}
 
 
-def test_a_failed_blocking_check_holds_back_until_it_passes(warehouse: Warehouse, here: Settings, wrote: Wrote) -> None:
+def test_a_failed_blocking_check_holds_back_until_it_passes(
+    warehouse: Warehouse, here: Settings, wrote: Wrote, source: str
+) -> None:
     wrote("raw.hb_one", kind="load")
     checked(warehouse, "raw.hb_one", PASSED)
-    wrote(SOURCE, "raw.hb_one")
-    checked(warehouse, SOURCE, PASSED, FAILED)
+    wrote(source, "raw.hb_one")
+    checked(warehouse, source, PASSED, FAILED)
     with pytest.raises(HeldBack) as caught:
-        publish(warehouse, here, publication("approved"), "run-1")
+        publish(warehouse, here, publication("approved", source=source), "run-1")
     assert caught.value.exit_code == 4
-    assert "people_add_up" in str(caught.value) and SOURCE in str(caught.value)
+    assert "people_add_up" in str(caught.value) and source in str(caught.value)
     (reason,) = caught.value.reasons
     assert (reason.rule, "people_add_up" in reason.reason_th) == ("blocking_check", True)
     assert stands(warehouse)["approved"] == ["blocking_check"]
     assert records(warehouse, "approved") == []
     assert [path.name for path in (here.releases_path / "approved").iterdir()] == [".lock"]
 
-    checked(warehouse, SOURCE, PASSED)
-    assert publish(warehouse, here, publication("approved"), "run-2").status == "released"
+    checked(warehouse, source, PASSED)
+    assert publish(warehouse, here, publication("approved", source=source), "run-2").status == "released"
     assert "approved" not in stands(warehouse)
 
 
 def test_held_back_again_for_the_same_reason_is_one_entry_and_the_old_release_stays(
-    warehouse: Warehouse, here: Settings, wrote: Wrote, places: psycopg.Connection[Any]
+    warehouse: Warehouse, here: Settings, wrote: Wrote, source: str, places: psycopg.Connection[Any]
 ) -> None:
-    old = publish(warehouse, here, publication("stays"), "run-1")
-    wrote(SOURCE)
-    checked(warehouse, SOURCE, FAILED)
-    places.execute("update open_data.places_to_test set people = 0")
+    old = publish(warehouse, here, publication("stays", source=source), "run-1")
+    wrote(source)
+    checked(warehouse, source, FAILED)
+    places.execute(f"update {source} set people = 0".encode())
     for run in ("run-2", "run-3"):
         with pytest.raises(HeldBack):
-            publish(warehouse, here, publication("stays"), run)
+            publish(warehouse, here, publication("stays", source=source), run)
     assert (here.releases_path / "stays" / "latest").resolve() == old.path.resolve()
     with warehouse.connect(Role.READER) as connection:
         rows = connection.execute("select run_id, last_at > at from ops.held_back where publication = 'stays'").fetchall()
     assert rows == [("run-3", True)]
-    checked(warehouse, SOURCE, PASSED)
+    checked(warehouse, source, PASSED)
 
 
 @pytest.mark.parametrize(
@@ -109,23 +121,23 @@ def test_held_back_again_for_the_same_reason_is_one_entry_and_the_old_release_st
     ],
 )
 def test_only_blocking_checks_of_the_table_itself_hold_back(
-    warehouse: Warehouse, wrote: Wrote, assertions: list[dict[str, Any]], found: list[str]
+    warehouse: Warehouse, wrote: Wrote, source: str, assertions: list[dict[str, Any]], found: list[str]
 ) -> None:
-    wrote(SOURCE)
-    checked(warehouse, SOURCE, *assertions)
-    assert rules(warehouse) == found
+    wrote(source)
+    checked(warehouse, source, *assertions)
+    assert rules(warehouse, source) == found
 
 
-def test_a_table_that_was_written_and_not_checked_since_holds_back(warehouse: Warehouse, wrote: Wrote) -> None:
-    wrote(SOURCE)
-    assert rules(warehouse) == []  # no check of it was ever recorded in this window or before, or the last passed
-    checked(warehouse, SOURCE, PASSED)
-    assert rules(warehouse) == []
-    wrote(SOURCE)
-    assert rules(warehouse) == ["checks_missing"]
+def test_a_table_that_was_written_and_not_checked_since_holds_back(warehouse: Warehouse, wrote: Wrote, source: str) -> None:
+    wrote(source)
+    assert rules(warehouse, source) == []  # it has no checks at all
+    checked(warehouse, source, PASSED)
+    assert rules(warehouse, source) == []
+    wrote(source)
+    assert rules(warehouse, source) == ["checks_missing"]
 
 
-def test_what_it_is_made_of_counts_also_through_views(warehouse: Warehouse, wrote: Wrote) -> None:
+def test_what_it_is_made_of_counts_also_through_views(warehouse: Warehouse, wrote: Wrote, source: str) -> None:
     wrote("raw.hb_deep", kind="load")
     wrote("staging.hb_view", "raw.hb_deep", materialized="view")
     wrote("marts.hb_table", "staging.hb_view", materialized="table")
@@ -134,7 +146,9 @@ def test_what_it_is_made_of_counts_also_through_views(warehouse: Warehouse, wrot
     assert rules(warehouse, "open_data.hb_deep") == ["blocking_check"]
 
 
-def test_a_newer_delivery_that_failed_does_not_hold_back_what_was_made_before(warehouse: Warehouse, wrote: Wrote) -> None:
+def test_a_newer_delivery_that_failed_does_not_hold_back_what_was_made_before(
+    warehouse: Warehouse, wrote: Wrote, source: str
+) -> None:
     wrote("raw.hb_new", kind="load")
     checked(warehouse, "raw.hb_new", PASSED)
     wrote("open_data.hb_new", "raw.hb_new")
@@ -146,17 +160,17 @@ def test_a_newer_delivery_that_failed_does_not_hold_back_what_was_made_before(wa
     assert rules(warehouse, "open_data.hb_new") == ["blocking_check"]
 
 
-def test_suites_of_checks_are_judged_each_by_its_last_result(warehouse: Warehouse, wrote: Wrote) -> None:
-    wrote(SOURCE)
-    checked(warehouse, SOURCE, FAILED, unique_id="model.dopa.places")
-    checked(warehouse, SOURCE, PASSED)
-    assert rules(warehouse) == ["blocking_check"]
-    checked(warehouse, SOURCE, PASSED, unique_id="model.dopa.places")
-    assert rules(warehouse) == []
+def test_suites_of_checks_are_judged_each_by_its_last_result(warehouse: Warehouse, wrote: Wrote, source: str) -> None:
+    wrote(source)
+    checked(warehouse, source, FAILED, unique_id="model.dopa.places")
+    checked(warehouse, source, PASSED)
+    assert rules(warehouse, source) == ["blocking_check"]
+    checked(warehouse, source, PASSED, unique_id="model.dopa.places")
+    assert rules(warehouse, source) == []
 
 
 def test_quality_below_the_line_holds_back_and_its_score_goes_with_the_release(
-    warehouse: Warehouse, here: Settings, wrote: Wrote
+    warehouse: Warehouse, here: Settings, wrote: Wrote, source: str
 ) -> None:
     wrote("raw.hb_quality", kind="load")
     # Three of four checks, and 90 of 100 rows: 67.5.
@@ -166,13 +180,13 @@ def test_quality_below_the_line_holds_back_and_its_score_goes_with_the_release(
             "insert into ops.delivery (dataset, status, rows_read, rows_loaded, rows_quarantined, rows_held)"
             " values ('hb_quality', 'loaded', 100, 90, 10, 90)"
         )
-    wrote(SOURCE, "raw.hb_quality")
-    checked(warehouse, SOURCE, PASSED)
+    wrote(source, "raw.hb_quality")
+    checked(warehouse, source, PASSED)
     with warehouse.connect(Role.READER) as connection:
         assert quality_of(connection, ["hb_quality", "never_seen"]) == {"hb_quality": 67.5}
     with pytest.raises(HeldBack, match=r"quality of hb_quality is 67\.5 of 100, below the line of 80"):
-        publish(warehouse, here, publication("quality"), "run-1")
-    release = publish(warehouse, here, publication("quality", qualityLine=60.0), "run-2")
+        publish(warehouse, here, publication("quality", source=source), "run-1")
+    release = publish(warehouse, here, publication("quality", source=source, qualityLine=60.0), "run-2")
     assert json.loads((release.path / "release.json").read_text())["quality"] == {
         "score": 67.5,
         "line": 60.0,

@@ -45,7 +45,11 @@ def _quiet() -> None:
 
 
 def solver_of(
-    relations: tuple[Ints, Ints, Floats], lower: Floats, upper: Floats, row_lower: Floats | float = 0.0, row_upper: Floats | float = 0.0
+    relations: tuple[Ints, Ints, Floats],
+    lower: Floats,
+    upper: Floats,
+    row_lower: Floats | float = 0.0,
+    row_upper: Floats | float = 0.0,
 ) -> highspy.Highs:
     """A silent HiGHS, on one thread, that maximises over lower ≤ y ≤ upper, row_lower ≤ A y ≤ row_upper."""
     _quiet()
@@ -100,7 +104,9 @@ class Program:
         """The same over whole numbers; false where the time did not suffice to know that it is the best."""
         solver = solver_of(self._relations, self.lower, self.upper)
         solver.setOptionValue("time_limit", PATIENCE)
-        solver.changeColsIntegrality(self.count, self._all, np.full(self.count, highspy.HighsVarType.kInteger.value, dtype=np.uint8))
+        solver.changeColsIntegrality(
+            self.count, self._all, np.full(self.count, highspy.HighsVarType.kInteger.value, dtype=np.uint8)
+        )
         solver.changeColsCost(self.count, self._all, objective)
         solver.run()
         done = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
@@ -134,17 +140,28 @@ class Attacker:
     """
 
     def __init__(
-        self, system: System, variables: Ints, needs: Needs, hidden: Bools, *, whole: bool, up: Floats | None = None, seed: int = 1
+        self,
+        system: System,
+        variables: Ints,
+        needs: Needs,
+        hidden: Bools,
+        *,
+        whole: bool,
+        up: Floats | None = None,
+        seed: int = 1,
+        patient: bool = True,
+        closed: bool = False,
     ) -> None:
         self.variables, self.needs, self.whole = variables, needs, whole
         self.hidden = hidden.copy()
+        self.patient = patient
         self.random = np.random.default_rng(seed)
         self._down = system.down[variables]
         reach = max(20.0, 4 * float(max(needs.width.max(initial=0), needs.above.max(initial=0), needs.below.max(initial=0))))
         self._up = np.full(len(variables), reach) if up is None else up[variables]
         # Cells that may fall far need not for a proof, but what they free may.
         lower, upper = self._bounds(hidden)
-        self.program = Program(system.part(variables), lower, upper)
+        self.program = Program(system.part(variables, closed=closed), lower, upper)
         self._points = np.zeros((8, len(variables)), dtype=np.float64)
         self._held = 0
         self.low = np.zeros(len(variables))
@@ -266,7 +283,7 @@ class Attacker:
             top, bottom = np.floor(top + 1e-6), np.floor(bottom + 1e-6)
         if top + bottom < needs.width[at] - 1e-6 or top < needs.above[at] - 1e-6 or bottom < needs.below[at] - 1e-6:
             return False
-        if not self.whole:
+        if not self.whole or not self.patient:
             return False
         for sign in (1.0, -1.0):
             objective = np.zeros(len(self.variables))
@@ -283,9 +300,10 @@ class Attacker:
     # The single contributor: he knows the cells that only he is in.
 
     def told(self, rounds: int = 4) -> list[tuple[int, int]]:
-        """Pairs (person, variable): an unsafe cell that this single contributor can tell exactly."""
+        """Pairs (person, variable): an unsafe cell that this single contributor can tell exactly. Cells that anybody can tell, or
+        tell too nearly, are not asked about: they have failed already."""
         persons = self.needs.person
-        secret = np.flatnonzero(self.hidden & self.needs.secret)
+        secret = np.flatnonzero(self.hidden & self.needs.secret & ~self.open())
         found: list[tuple[int, int]] = []
         known = np.unique(persons[self.hidden & (persons >= 0)])
         if not len(secret) or not len(known):
@@ -327,7 +345,7 @@ class Attacker:
                 continue
             if self.learn(move):
                 return True
-            whole, _ = self.program.best_whole(objective)
+            whole = self.program.best_whole(objective)[0] if self.patient else None
             if whole is not None and abs(whole[at]) > TINY:
                 self.learn(whole)
                 return True

@@ -8,7 +8,6 @@ Pardalos 1999 for the fixed cost of a cell). Large tables are done from the top 
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
 
@@ -43,7 +42,16 @@ class Problem:
 class Search:
     """The search for complementary cells among some variables."""
 
-    def __init__(self, problem: Problem, variables: Ints, hidden: Bools, candidate: Bools, seed: int = 1) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        variables: Ints,
+        hidden: Bools,
+        candidate: Bools,
+        seed: int = 1,
+        patient: bool = True,
+        closed: bool = False,
+    ) -> None:
         self.variables = variables
         self.cost = problem.cost[variables]
         self.forced = problem.forced[variables]
@@ -51,11 +59,18 @@ class Search:
         self.whole = problem.whole
         self.random = np.random.default_rng(seed)
         self.attacker = Attacker(
-            problem.system, variables, problem.needs.of(variables), hidden, whole=problem.whole, seed=seed
+            problem.system,
+            variables,
+            problem.needs.of(variables),
+            hidden,
+            whole=problem.whole,
+            seed=seed,
+            patient=patient,
+            closed=closed,
         )
         self.needs = self.attacker.needs
         count = len(variables)
-        start, index, coefficient = problem.system.part(variables)
+        start, index, coefficient = problem.system.part(variables, closed=closed)
         lengths = np.diff(start)
         # A move up and a move down are two columns: each has its cost.
         row = np.repeat(np.arange(len(lengths)), lengths)
@@ -304,7 +319,7 @@ def suppress(problem: Problem, parts: Parts) -> Bools:
 def _block(problem: Problem, task: tuple[Ints, Bools]) -> Bools:
     """One subtable."""
     variables, hidden = task
-    search = Search(problem, variables, hidden, problem.candidate[variables])
+    search = Search(problem, variables, hidden, problem.candidate[variables], patient=False, closed=True)
     search.run()
     return search.hidden
 
@@ -325,7 +340,7 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools) -> Bools:
             if done[at]:
                 continue
             near = problem.system.near(np.array([at]), parts.axes + 1 + turn // 2, most=4000)
-            search = Search(problem, near, hidden[near], problem.candidate[near], seed=turn + 1)
+            search = Search(problem, near, hidden[near], problem.candidate[near], seed=turn + 1, patient=False)
             search.run()
             search.shield()
             hidden[near] |= search.hidden

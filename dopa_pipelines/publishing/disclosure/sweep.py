@@ -102,9 +102,11 @@ class Sweep:
     unsettled: bool
 
 
-def _attack(shared: tuple[System, Needs, Bools, bool], task: tuple[Ints, Ints]) -> tuple[Floats, Floats, Ints, Ints, bool]:
+def _attack(
+    shared: tuple[System, Needs, bool, bool, Floats | None], task: tuple[Ints, Ints]
+) -> tuple[Floats, Floats, Ints, Ints, bool]:
     """One part: its variables, and those of them that are asked about."""
-    system, needs, hidden, whole = shared
+    system, needs, whole, patient, up = shared
     variables, asked = task
     mine = needs.of(variables)
     if len(asked) < len(variables):
@@ -112,17 +114,19 @@ def _attack(shared: tuple[System, Needs, Bools, bool], task: tuple[Ints, Ints]) 
         for array in (mine.width, mine.above, mine.below):
             array[outside] = 0
         mine.secret[outside] = False
-    attacker = Attacker(system, variables, mine, np.ones(len(variables), dtype=bool), whole=whole)
+    attacker = Attacker(system, variables, mine, np.ones(len(variables), dtype=bool), whole=whole, patient=patient, up=up)
     failed = attacker.settle()
     open_now = np.union1d(failed, np.flatnonzero(attacker.open()))
     told = np.array([(person, variables[at]) for person, at in attacker.told()], dtype=np.int64).reshape(-1, 2)
     return attacker.low, attacker.high, variables[open_now], told, bool(attacker.unsettled.any())
 
 
-def sweep(system: System, needs: Needs, hidden: Bools, whole: bool, parts: Parts, *, quick: bool = False) -> Sweep:
+def sweep(
+    system: System, needs: Needs, hidden: Bools, whole: bool, parts: Parts, *, quick: bool = False, up: Floats | None = None
+) -> Sweep:
     """Attack every hidden variable. ``quick``: what only a very large part could prove is called failed."""
     low, high = np.zeros(system.count), np.zeros(system.count)
-    shared = (system, needs, hidden, whole)
+    shared = (system, needs, whole, not quick, up)
     told: list[Ints] = []
     failed: list[Ints] = []
     unsettled = False
@@ -173,6 +177,4 @@ def sweep(system: System, needs: Needs, hidden: Bools, whole: bool, parts: Parts
         else:
             failed.append(waiting)
     empty = np.zeros(0, dtype=np.int64)
-    return Sweep(
-        low, high, np.unique(np.concatenate([empty, *failed])), np.concatenate([empty.reshape(0, 2), *told]), unsettled
-    )
+    return Sweep(low, high, np.unique(np.concatenate([empty, *failed])), np.concatenate([empty.reshape(0, 2), *told]), unsettled)

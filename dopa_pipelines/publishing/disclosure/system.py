@@ -64,8 +64,11 @@ class System:
             found = wider
         return found
 
-    def part(self, variables: Ints) -> tuple[Ints, Ints, Floats]:
-        """The relations among ``variables`` when all others stay: start, position in ``variables``, coefficient."""
+    def part(self, variables: Ints, *, closed: bool = False) -> tuple[Ints, Ints, Floats]:
+        """The relations among ``variables`` when all others stay: start, position in ``variables``, coefficient.
+
+        ``closed``: only the relations that have no other variable; the others are somebody else's to keep.
+        """
         local = np.full(self.count, -1, dtype=np.int64)
         local[variables] = np.arange(len(variables))
         rows = self.rows_of(variables)
@@ -73,6 +76,8 @@ class System:
         index = local[self.index[entries]]
         row = np.repeat(np.arange(len(rows)), self.start[rows + 1] - self.start[rows])
         kept = index >= 0
+        if closed:
+            kept &= np.bincount(row[~kept], minlength=len(rows))[row] == 0
         counts = np.bincount(row[kept], minlength=len(rows))
         return np.concatenate([[0], np.cumsum(counts)]), index[kept], self.coefficient[entries][kept]
 

@@ -59,7 +59,7 @@ class Dimension:
     @staticmethod
     def flat(name: str, total: str, codes: Iterable[str]) -> Dimension:
         """Every code but the total is its child."""
-        return Dimension.from_parents(name, total, {code: total for code in set(codes) - {total}})
+        return Dimension.from_parents(name, total, dict.fromkeys(set(codes) - {total}, total))
 
     @staticmethod
     def by_prefix(name: str, total: str, codes: Iterable[str], levels: Sequence[int]) -> Dimension:
@@ -113,6 +113,8 @@ class Table:
     people a sum is made of), ``largest`` (their greatest contributions, descending), ``key`` (sum of record keys, for the
     cell-key method) and ``impossible`` (true where nobody can be). A dimension of the family that the table lacks is at its
     total, or at the code that ``at`` names. ``threshold`` overrides the rule's for this table; the stricter wins in a shared cell.
+    ``margins``: whether subtotals and totals that the frame has no row for are public (by dimension, or for all): one that is not is
+    hidden from the start, without a demand of its own, unless another table publishes it.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Table:
     impossible: str | None = None
     at: Mapping[str, str] = field(default_factory=dict)
     threshold: int | None = None
+    margins: bool | Mapping[str, bool] = True
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class Cells:
     largest: Floats
     key: Floats
     impossible: Bools
+    public: Bools
     threshold: Ints
     start: Ints
     cell: Ints
@@ -243,6 +247,7 @@ def build(family: Family) -> Cells:
     value = one("value")
     offset = 0
     threshold = np.zeros(count, dtype=np.int64)
+    public = np.zeros(count, dtype=bool)
     starts, cells, signs, origin = [np.zeros(1, dtype=np.int64)], [], [], 0
     for table, part in zip(family.tables, parts, strict=True):
         mine = cell_of[offset : offset + len(part.value)]
@@ -260,6 +265,7 @@ def build(family: Family) -> Cells:
         origin += len(part.cell)
         cells.append(mine[part.cell])
         signs.append(part.sign)
+        public[mine] |= part.public
         offset += len(part.value)
     nodes = np.concatenate([part.nodes for part in parts])[first]
     sorted_place = np.argsort(place[first])
@@ -271,6 +277,7 @@ def build(family: Family) -> Cells:
         largest=one("largest"),
         key=one("key"),
         impossible=one("impossible").astype(bool),
+        public=public,
         threshold=threshold,
         start=np.concatenate(starts),
         cell=np.concatenate(cells),
@@ -288,6 +295,7 @@ class _Part:
     largest: Floats
     key: Floats
     impossible: Floats
+    public: Bools
     start: Ints
     cell: Ints
     sign: Floats
@@ -313,7 +321,11 @@ def _numbers(table: Table, column: str, most: float | None = None) -> Floats:
     if bad.any():
         row = int(bad.arg_max() or 0)
         shown = series[row]
-        why = "is negative; disclosure control needs sums of contributions that are not" if (numbers[row] or 0) < 0 else "is no number"
+        why = (
+            "is negative; disclosure control needs sums of contributions that are not"
+            if (numbers[row] or 0) < 0
+            else "is no number"
+        )
         raise UserError(f"table {table.name!r}, row {row + 2}, column {column!r}: {shown!r} {why}")
     return numbers.to_numpy().astype(np.float64)
 
@@ -359,10 +371,14 @@ def _dense(table: Table, dimensions: tuple[Dimension, ...]) -> _Part:
     given = np.zeros(count, dtype=bool)
     given[place] = True
     leaf = np.ones(shape, dtype=bool)
+    private = np.zeros(shape, dtype=bool)
     for axis, pairs in enumerate(families):
+        shown = table.margins if isinstance(table.margins, bool) else table.margins.get(dimensions[axis].name, True)
         for above, _ in pairs:
-            leaf[(slice(None),) * axis + (above,)] = False
-    leaf = leaf.ravel()
+            at = (slice(None),) * axis + (above,)
+            leaf[at] = False
+            private[at] |= not shown
+    leaf, public = leaf.ravel(), ~private.ravel() | given
     measure = _numbers(table, table.measure)
     value = np.zeros(count)
     value[place] = measure
@@ -407,7 +423,7 @@ def _dense(table: Table, dimensions: tuple[Dimension, ...]) -> _Part:
     start, cell, sign = _relations(shape, families)
     grid = np.indices(shape).reshape(len(shape), -1)
     full = np.stack([np.array(kept, dtype=np.int64)[grid[axis]] for axis, kept in enumerate(present)], axis=1)
-    return _Part(full, value, people, top, key, impossible, start, cell, sign)
+    return _Part(full, value, people, top, key, impossible, public, start, cell, sign)
 
 
 def _flags(table: Table, column: str) -> Floats:
