@@ -15,7 +15,7 @@ from typing import Any
 
 from dopa_pipelines.publishing import gd_catalog
 from dopa_pipelines.publishing.folders import WrittenFile
-from dopa_pipelines.publishing.publication import LICENCES, Publication
+from dopa_pipelines.publishing.publication import LICENCES, Publication, PublishedColumn
 from dopa_pipelines.publishing.writers import BOM, MEDIA_TYPES
 
 _CSV_NOTE = (
@@ -28,11 +28,25 @@ def dictionary_rows(publication: Publication) -> list[list[str]]:
     three."""
     return [
         ["name", "type", "description_en", "description_th", "unit"],
-        *(
-            [column.name, column.type, column.description_en, column.description_th, column.unit or ""]
-            for column in publication.columns
-        ),
+        *([column.name, column.type, *described(publication, column), column.unit or ""] for column in publication.columns),
     ]
+
+
+def described(publication: Publication, column: PublishedColumn) -> tuple[str, str]:
+    """Description in English and Thai, with what disclosure control does to the column's values."""
+    rule = publication.disclosure
+    told = {measure.column for measure in rule.measures} | {rate.column for rate in rule.rates} if rule else set()
+    if rule is None or column.name not in told:
+        return column.description_en, column.description_th
+    words = {
+        "suppression": (
+            f"Empty: withheld so that nobody can be told (fewer than {rule.threshold}, or needed to hide such a figure).",
+            f"ว่าง: ไม่เปิดเผยเพื่อคุ้มครองบุคคล (น้อยกว่า {rule.threshold} หรือเพื่อป้องกันการคำนวณย้อนกลับ)",
+        ),
+        "rounding": (f"Rounded to multiples of {rule.base}.", f"ปัดเป็นจำนวนเท่าของ {rule.base}"),
+        "cell_key": ("Changed by a small random amount.", "ปรับค่าด้วยจำนวนสุ่มขนาดเล็กเพื่อคุ้มครองบุคคล"),
+    }[rule.method]
+    return f"{column.description_en.rstrip('.')}. {words[0]}", f"{column.description_th} {words[1]}"
 
 
 def data_dictionary(publication: Publication) -> bytes:
@@ -75,7 +89,7 @@ def data_package(publication: Publication, files: Mapping[str, WrittenFile], *, 
         {
             "name": column.name,
             "type": column.type,
-            "description": f"{column.description_en} ({column.description_th})",
+            "description": "{} ({})".format(*described(publication, column)),
             **({"unit": column.unit} if column.unit else {}),
             # As the files have it: 0.50 and true, never 0,50 or yes.
             **({"trueValues": ["true", "TRUE"], "falseValues": ["false", "FALSE"]} if column.type == "boolean" else {}),

@@ -163,6 +163,12 @@ class Disclosure(_Part):
     measures: list[Measure] = Field(min_length=1)
     rates: list[Rate] = []
 
+    @property
+    def carried(self) -> list[str]:
+        """Columns of the source that protection needs and that do not go out: contributors and largest contributions."""
+        named = [name for measure in self.measures for name in (measure.contributors, *measure.largest) if name]
+        return list(dict.fromkeys(named))
+
 
 class RecordLevel(_Part):
     """An extract with a row a person or thing: the k-anonymity (Sweeney 2002) and l-diversity (Machanavajjhala et al.

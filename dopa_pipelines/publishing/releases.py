@@ -24,7 +24,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -66,9 +66,9 @@ from dopa_pipelines.publishing.folders import (
 from dopa_pipelines.publishing.held import HeldBack, Reason, note_held_back, note_passed
 from dopa_pipelines.publishing.ledger import history, record
 from dopa_pipelines.publishing.lineage import tell
-from dopa_pipelines.publishing.publication import GEOMETRY, TIMEZONE, Publication, canonical_json
+from dopa_pipelines.publishing.publication import GEOMETRY, TIMEZONE, Publication, canonical_json, load_publications
 from dopa_pipelines.publishing.readiness import Quality, readiness
-from dopa_pipelines.publishing.rows import Snapshot, snapshot
+from dopa_pipelines.publishing.rows import BATCH_ROWS, Snapshot, snapshot
 from dopa_pipelines.publishing.tombstones import follow
 from dopa_pipelines.publishing.writers import WRITERS, Style, Writer
 from dopa_pipelines.settings import Settings
@@ -138,13 +138,15 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
     ) as work:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with turn(folder), warehouse.connect(Role.LOADER) as ledger:
+            with _family_turn(settings, publication), turn(folder), warehouse.connect(Role.LOADER) as ledger:
                 bring_to_its_end(ledger, warehouse.cluster, folder, run_id)
+                relatives = _relatives(settings, publication)
                 temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
                 try:
-                    with snapshot(warehouse, publication) as source:
+                    with snapshot(warehouse, publication, relatives) as source:
                         quality = _approved(source, publication)
-                        prepared = _prepare(temporary, publication, source, source.batches(), warehouse.cluster, quality)
+                        rows, protected = _protected(source, publication, relatives, settings)
+                        prepared = _prepare(temporary, publication, source, rows, warehouse.cluster, quality, protected)
                     version, status = _settle(ledger, folder, temporary, publication, prepared, run_id, work.id, again)
                     if status == "unchanged":
                         _note_unchanged(ledger, prepared.manifest, run_id)
@@ -167,6 +169,69 @@ def _approved(source: Snapshot, publication: Publication) -> Quality:
     if reasons:
         raise HeldBack(publication.name, reasons)
     return quality
+
+
+def _relatives(settings: Settings, publication: Publication) -> list[Publication]:
+    """The other publications of its family."""
+    if publication.disclosure is None:
+        return []
+    known = load_publications(settings.contracts / "open_data").publications
+    return [
+        other
+        for other in known
+        if other.name != publication.name and other.disclosure and other.disclosure.family == publication.disclosure.family
+    ]
+
+
+@contextlib.contextmanager
+def _family_turn(settings: Settings, publication: Publication) -> Iterator[None]:
+    """Publications of one family go out one after the other: each is protected against those that are out."""
+    if publication.disclosure is None:
+        yield
+        return
+    folder = settings.releases_path / f".family-{publication.disclosure.family}"
+    folder.mkdir(exist_ok=True)
+    with turn(folder):
+        yield
+
+
+def _protected(
+    source: Snapshot, publication: Publication, relatives: list[Publication], settings: Settings
+) -> tuple[Iterable[pa.Table], dict[str, Any] | None]:
+    """The rows as they may go out, and what the release tells of their protection. Raises :class:`HeldBack` where an attack on
+    them, and all that is out already, tells somebody."""
+    if publication.disclosure is None:
+        return source.batches(), None
+    from dopa_pipelines.publishing.protection import Member, protect_extract, releases_of_family
+
+    out = releases_of_family(settings.releases_path, publication.disclosure.family)
+    names = {item.publication for item in out}
+    others = []
+    for other in relatives:
+        beside = source.of(other) if other.name in names and other.disclosure else None
+        if beside is not None and other.disclosure is not None:
+            others.append(Member(other.name, other.disclosure, pl.DataFrame(pl.from_arrow(beside.whole()))))
+    extract = protect_extract(publication, pl.DataFrame(pl.from_arrow(source.whole())), out, others)
+    if extract.disclosed:
+        shown = "; ".join(extract.disclosed[:3])
+        raise HeldBack(
+            publication.name,
+            [
+                Reason(
+                    "disclosure",
+                    f"การควบคุมการเปิดเผยไม่ผ่านการตรวจสอบ: ยังคำนวณย้อนกลับได้ {len(extract.disclosed)} ช่อง ({shown})",
+                    f"disclosure control does not hold: {len(extract.disclosed)} cells can be told ({shown})",
+                )
+            ],
+        )
+    return _in_batches(extract.frame.to_arrow(), source.published_schema), extract.facts
+
+
+def _in_batches(table: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows as they would have come from the source."""
+    whole = table.select(schema.names).cast(schema)
+    for start in range(0, whole.num_rows, BATCH_ROWS):
+        yield whole.slice(start, BATCH_ROWS).combine_chunks()
 
 
 def _described(publication: Publication) -> dict[str, Any]:
@@ -224,10 +289,11 @@ def _prepare(
     rows: Iterable[pa.Table],
     cluster: str,
     quality: Quality,
+    protected: dict[str, Any] | None = None,
 ) -> _Prepared:
     """Write the files that don't name the version. ``rows``: those of ``source``, or what disclosure control made of them."""
     temporary.mkdir()
-    data, seen = _write_data(temporary, publication, source.schema, rows)
+    data, seen = _write_data(temporary, publication, source.published_schema, rows)
     described, packaged = metadata(publication), data_package(publication, data, keyed=seen.keyed)
     dictionary = data_dictionary(publication)
     now = datetime.now(ZoneInfo(TIMEZONE))
@@ -264,7 +330,7 @@ def _prepare(
         "licence": publication.licence,
         "quality": {"score": quality.score, "line": publication.quality_line, "datasets": quality.datasets},
         # What was done to protect people, and what was let out by exception: disclosure control and the gate tell it.
-        "disclosure": None,
+        "disclosure": protected,
         "exceptions": [],
         "columns": columns,
         "order": publication.order_by,

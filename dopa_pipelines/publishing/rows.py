@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -50,6 +50,11 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
 _FIRST_DAY, _LAST_DAY = date(1, 1, 1), date(9999, 12, 31)
 
 
+def beside(column: str) -> str:
+    """What a column of the source is called in rows that carry it for their protection only."""
+    return f"(source) {column}"
+
+
 @dataclass
 class Snapshot:
     """A publication's source as of one moment.
@@ -67,6 +72,27 @@ class Snapshot:
     connection: psycopg.Connection = field(repr=False)
     _query: str = field(repr=False)
     _url: str = field(repr=False)
+
+    @property
+    def published_schema(self) -> pa.Schema:
+        """The schema without what is carried for protection only."""
+        rule = self.publication.disclosure
+        carries = set(map(beside, rule.carried)) if rule else set()
+        return pa.schema([item for item in self.schema if item.name not in carries])
+
+    def of(self, other: Publication) -> Snapshot | None:
+        """Another publication's source as of the same moment; None where its table or a column is not there."""
+        found = _found(self.connection, other)
+        if any(column.source not in found for column in other.columns):
+            return None
+        carries = other.disclosure.carried if other.disclosure else []
+        schema = _schema(found, other, carries)
+        query = _query(other, schema, found, carries).as_string(self.connection)
+        return Snapshot(other, schema, [], None, self.connection, query, self._url)
+
+    def whole(self) -> pa.Table:
+        """All rows at once: what disclosure control needs."""
+        return pa.concat_tables([self.schema.empty_table(), *self.batches()])
 
     def batches(self) -> Iterator[pa.Table]:
         """The rows in the publication's order, ``BATCH_ROWS`` a table; the columns it lists and no other."""
@@ -172,8 +198,8 @@ def _ahead(make: Callable[[], Iterator[pa.Table]]) -> Generator[pa.Table, None, 
 
 
 @contextmanager
-def snapshot(warehouse: Warehouse, publication: Publication) -> Iterator[Snapshot]:
-    """Open the publication's source for reading, as of now.
+def snapshot(warehouse: Warehouse, publication: Publication, beside: Sequence[Publication] = ()) -> Iterator[Snapshot]:
+    """Open the publication's source for reading, as of now. ``beside``: others whose sources are to be read in the same moment.
 
     Raises :class:`UserError` where the table or a listed column isn't there, or is of another type.
     """
@@ -185,6 +211,8 @@ def snapshot(warehouse: Warehouse, publication: Publication) -> Iterator[Snapsho
             # A rebuild swaps the table for a new one, whose rows an older snapshot doesn't see: it would read
             # nothing. The lock comes before the first query, hence before the snapshot; a rebuild waits.
             connection.execute(sql.SQL("lock table {} in access share mode").format(sql.Identifier(schema_name, table)))
+            for other in beside:
+                _hold(connection, other.source)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise UserError(
                 f"{publication.path.name}: the table {publication.source} isn't in the warehouse; build the "
@@ -198,14 +226,25 @@ def snapshot(warehouse: Warehouse, publication: Publication) -> Iterator[Snapsho
                 f"with dbt, which grants that, or correct `source`."
             ) from error
         found = _found(connection, publication)
-        schema = _schema(found, publication)
+        carries = publication.disclosure.carried if publication.disclosure else []
+        schema = _schema(found, publication, carries)
         rows = connection.execute(
             "select max(id) from lineage.write where target = %s having max(id) is not null",
             [publication.source],
         ).fetchall()
-        query = _query(publication, schema, found).as_string(connection)
+        query = _query(publication, schema, found, carries).as_string(connection)
         writes = [row[0] for row in rows]
         yield Snapshot(publication, schema, writes, head(connection), connection, query, warehouse.url(Role.READER))
+
+
+def _hold(connection: psycopg.Connection, source: str) -> None:
+    """Keep a table from being swapped, if it is there."""
+    there = connection.execute(
+        "select c.oid::regclass::text from pg_class c where c.oid = to_regclass(%s) and c.relkind in ('r', 'p', 'v', 'm')",
+        [source],
+    ).fetchone()
+    if there is not None:
+        connection.execute(sql.SQL("lock table {} in access share mode").format(sql.Identifier(*source.split("."))))
 
 
 def _found(connection: psycopg.Connection, publication: Publication) -> dict[str, tuple[str, int]]:
@@ -220,9 +259,10 @@ def _found(connection: psycopg.Connection, publication: Publication) -> dict[str
     }
 
 
-def _schema(found: dict[str, tuple[str, int]], publication: Publication) -> pa.Schema:
-    """The Arrow schema of the extract, after comparing the publication with the table."""
+def _schema(found: dict[str, tuple[str, int]], publication: Publication, carries: Sequence[str]) -> pa.Schema:
+    """The Arrow schema of the extract and what it carries besides, after comparing the publication with the table."""
     wanted = [column.source for column in publication.columns] + ([publication.geometry] if publication.geometry else [])
+    wanted += carries
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UserError(
@@ -247,6 +287,13 @@ def _schema(found: dict[str, tuple[str, int]], publication: Publication) -> pa.S
                 f"GeoJSON text (of type text, json or jsonb) in the model."
             )
         fields.append(pa.field(GEOMETRY, pa.string()))
+    for name in carries:
+        if found[name][0] not in _POSTGRES_TYPES["integer"] | _POSTGRES_TYPES["number"]:
+            raise UserError(
+                f"{publication.path.name}: disclosure names {publication.source}.{name}, which is {found[name][0]}; "
+                "name a column of numbers"
+            )
+        fields.append(pa.field(beside(name), pa.float64()))
     return pa.schema(fields)
 
 
@@ -261,7 +308,9 @@ def _arrow_type(column: PublishedColumn, type_name: str, modifier: int) -> pa.Da
     return pa.float64()
 
 
-def _query(publication: Publication, schema: pa.Schema, found: dict[str, tuple[str, int]]) -> sql.Composed:
+def _query(
+    publication: Publication, schema: pa.Schema, found: dict[str, tuple[str, int]], carries: Sequence[str]
+) -> sql.Composed:
     """The extract. The columns that ``orderBy`` doesn't name break its ties: the order is total."""
     schema_name, table = publication.source.split(".")
     by_name = {column.name: column for column in publication.columns}
@@ -272,6 +321,7 @@ def _query(publication: Publication, schema: pa.Schema, found: dict[str, tuple[s
     values = [_value(column, schema.field(column.name).type, found[column.source][0]) for column in publication.columns]
     if publication.geometry:
         values.append(sql.SQL("{}::text").format(sql.Identifier(publication.geometry)))
+    values += [sql.SQL("{}::float8").format(sql.Identifier(name)) for name in carries]
     # The order is of the table's own values: a column of the output would be meant by its bare name.
     return sql.SQL("select {columns} from {table} as t order by {order}").format(
         columns=sql.SQL(", ").join(values),
