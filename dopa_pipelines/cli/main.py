@@ -12,6 +12,7 @@ import typer
 
 from dopa_pipelines.cli import (
     auditing,
+    catalogue,
     changes,
     checking,
     ingesting,
@@ -43,6 +44,7 @@ standing.add_to(app)
 tracing.add_to(app)
 modelling.add_to(app)
 publishing.add_to(app)
+catalogue.add_to(app)
 checking.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)

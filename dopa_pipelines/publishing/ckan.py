@@ -21,19 +21,18 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo
-
-import psycopg
 
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing.ckan_site import CkanFailure, Patience, Refused, Site, Unavailable, site_of
 from dopa_pipelines.publishing.publication import TIMEZONE
+from dopa_pipelines.publishing.pushes import Push, Status, record
 from dopa_pipelines.settings import Settings
-from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse import Warehouse
 
 FILES_TYPE = "release_files"
 """CKAN's lists and its search page show datasets of the type ``dataset`` only."""
@@ -60,26 +59,6 @@ _MIRRORED = (
     "data_release_date",
 )
 """Keys of a dataset that its resources have as well, as ``resource_<key>`` (resource_fields of ckanext-thai_gdc's schema)."""
-
-Status = Literal["created", "updated", "unchanged", "withdrawn", "failed"]
-
-
-@dataclass(frozen=True)
-class Push:
-    """What became of one publication. ``files`` and ``bytes``: what was uploaded, in this push only; ``seconds``: wall time."""
-
-    publication: str
-    version: str | None
-    status: Status
-    address: str | None
-    files: int
-    bytes: int
-    seconds: float
-    problem: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True)
@@ -141,7 +120,7 @@ def push(
                 made = Push(name, None, "failed", None, 0, 0, 0, problem)
             else:
                 made = push_one(site, organisation, settings.releases_path / name, look_again=look_again)
-            _record(warehouse, site.url, made, run_id)
+            record(warehouse, site.url, made, run_id)
             pushed.append(made)
     return pushed
 
@@ -186,35 +165,10 @@ def withdraw(
             made = Push(name, version, status, f"{site.url}/dataset/{name}", 0, 0, time.perf_counter() - began)
         except CkanFailure as error:
             made = Push(name, None, "failed", None, 0, 0, time.perf_counter() - began, str(error))
-            _record(warehouse, site.url, made, run_id)
+            record(warehouse, site.url, made, run_id)
             raise
-        _record(warehouse, site.url, made, run_id)
+        record(warehouse, site.url, made, run_id)
     return made
-
-
-def standing(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-    """The last push of each publication: name, site, status, version, problem and time."""
-    rows = connection.execute(
-        "select distinct on (publication) publication, site, status, version, problem, at"
-        ' from ops.ckan_push order by publication collate "C", id desc'
-    ).fetchall()
-    return [dict(zip(("publication", "site", "status", "version", "problem", "at"), row, strict=True)) for row in rows]
-
-
-def _record(warehouse: Warehouse, site: str, made: Push, run_id: str) -> None:
-    """Write down what became of a publication; that nothing changed once more is no news."""
-    with warehouse.connect(Role.LOADER) as ledger:
-        last = ledger.execute(
-            "select status, version from ops.ckan_push where publication = %s and site = %s order by id desc limit 1",
-            (made.publication, site),
-        ).fetchone()
-        if made.status == "unchanged" and last and last[0] != "failed" and last[1] == made.version:
-            return
-        ledger.execute(
-            "insert into ops.ckan_push (run_id, site, publication, version, status, problem, files, bytes, seconds)"
-            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            (run_id, site, made.publication, made.version, made.status, made.problem, made.files, made.bytes, made.seconds),
-        )
 
 
 # What there is to push

@@ -17,10 +17,11 @@ import pytest
 from pydantic import SecretStr
 
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.publishing.ckan import Push, push_one, take_down
+from dopa_pipelines.publishing.ckan import push_one, take_down
 from dopa_pipelines.publishing.ckan_site import NoCkan, Patience, Refused, Site, site_of
 from dopa_pipelines.publishing.describe import as_json, dated, metadata
 from dopa_pipelines.publishing.publication import read_publication
+from dopa_pipelines.publishing.pushes import Push
 from dopa_pipelines.settings import Settings, project_root
 from tests.ckan.standin import ORGANISATION, TOKEN, Standin, serve
 

@@ -24,7 +24,7 @@ create table ops.ckan_push (
 );
 comment on table ops.ckan_push is 'What became of each publication in a CKAN catalogue; that nothing changed again is left out';
 comment on column ops.ckan_push.files is 'Files that this push uploaded';
-create index ckan_push_publication on ops.ckan_push (publication, id desc);
+create index ckan_push_publication on ops.ckan_push (publication, site, id desc);
 """
 
 RIGHTS = """
