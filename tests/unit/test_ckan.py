@@ -297,7 +297,7 @@ def test_withdrawal_leaves_a_page_that_says_why(catalogue: Standin, releases: Pa
 
 
 _MEASURED = """
-import resource, sys
+import sys
 from contextlib import closing
 from pathlib import Path
 from dopa_pipelines.publishing.ckan import push_one
@@ -306,17 +306,18 @@ url, token, organisation, folder = sys.argv[1:]
 with closing(Site(url, token, organisation)) as site:
     made = push_one(site, organisation, Path(folder))
 assert made.status == "created", made.problem
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not getrusage: its highest size is inherited from the process that started this one.
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
 
 def test_a_large_file_takes_no_memory(catalogue: Standin, releases: Path) -> None:
-    """60 MB more of a file are not 60 MB more of memory."""
+    """40 MB more of a file are not 40 MB more of memory."""
     release(releases, "1", b"x" * 1_000, name="small")
-    release(releases, "1", b"x" * 60_000_000, name="large")
+    release(releases, "1", b"x" * 40_000_000, name="large")
     taken = {}
     for name in ("small", "large"):
         arguments = [catalogue.url, TOKEN, catalogue.organisation["id"], str(releases / name)]
         done = subprocess.run([sys.executable, "-c", _MEASURED, *arguments], capture_output=True, text=True, check=True)
         taken[name] = int(done.stdout) / 1024
-    assert taken["large"] - taken["small"] < 15, taken
+    assert taken["large"] - taken["small"] < 10, taken
