@@ -50,7 +50,9 @@ def selection(wanted: Iterable[str]) -> set[dg.AssetKey]:
     graph = defs.resolve_asset_graph()
     keys = set(graph.executable_asset_keys)
     names: dict[str, dg.AssetKey] = {}
-    for key in sorted(keys, key=lambda key: key.path[0] != "raw"):
+    # A short name means the dataset, or else the release, of that name, and what is pushed of it only in full.
+    rank = {"raw": 0, "releases": 1, "ckan": 3}
+    for key in sorted(keys, key=lambda key: (rank.get(key.path[0], 2), key)):
         names[".".join(key.path)] = key
         names.setdefault(key.path[-1], key)
     chosen: set[dg.AssetKey] = set()

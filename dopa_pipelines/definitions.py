@@ -5,6 +5,7 @@ The only module of the engine's package that imports Dagster.
 
 import dagster as dg
 
+from assets.catalogue import catalogue_assets
 from assets.platform import platform_resource
 from assets.proof import lineage_proof
 from assets.publications import publication_assets
@@ -26,13 +27,14 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     publications = load_publications(settings.contracts / "open_data")
     for problem in [*contracts.problems, *publications.problems]:
         dg.get_dagster_logger("dopa").error(str(problem))
-    jobs, schedules = jobs_and_schedules(publications.publications)
+    jobs, schedules = jobs_and_schedules(settings, publications.publications)
     events, forwarded = events_asset()
     return dg.Definitions(
         assets=[
             *source_assets(contracts),
             *model_assets(Project(settings)),
             *publication_assets(publications.publications),
+            *catalogue_assets(settings, publications.publications),
             events,
         ],
         asset_checks=[forwarded],

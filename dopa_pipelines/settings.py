@@ -52,8 +52,13 @@ class Settings(BaseSettings):
         None,
         description="Account that runs the embedded server for root; default dopa, postgres or nobody",
     )
+    ckan_url: str | None = Field(None, description="Address of the CKAN catalogue that releases are pushed to; unset: none")
+    ckan_token: SecretStr | None = Field(None, description="API token of an account there that may edit datasets")
+    ckan_organisation: str | None = Field(None, description="Name or id of the organisation there that datasets belong to")
 
-    @field_validator("warehouse_url", "drop_zone", "releases", "postgres_user", mode="before")
+    @field_validator(
+        "warehouse_url", "drop_zone", "releases", "postgres_user", "ckan_url", "ckan_token", "ckan_organisation", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         """An empty variable (``DOPA_WAREHOUSE_URL= make demo``) means that it isn't set."""

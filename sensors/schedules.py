@@ -12,9 +12,11 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from assets.catalogue import GROUP, catalogue_key
 from assets.proof import lineage_proof
 from assets.publications import publication_key
 from dopa_pipelines.publishing import TIMEZONE, Publication
+from dopa_pipelines.settings import Settings
 
 NIGHTLY = "0 2 * * *"
 PROOF = "0 5 * * *"
@@ -26,11 +28,14 @@ EVERYTHING = dg.define_asset_job(
 
 
 def jobs_and_schedules(
+    settings: Settings,
     publications: list[Publication],
 ) -> tuple[list[dg.UnresolvedAssetJobDefinition], list[dg.ScheduleDefinition]]:
     """A nightly job over silos and models, the schedule of the proof, and a job with its schedule for each publication."""
     status = dg.DefaultScheduleStatus.RUNNING if AUTOMATIC else dg.DefaultScheduleStatus.STOPPED
-    releases = dg.AssetSelection.groups("releases")
+    releases: dg.AssetSelection = dg.AssetSelection.groups("releases")
+    if settings.ckan_url:
+        releases = releases | dg.AssetSelection.groups(GROUP)
     unpartitioned = dg.AssetSelection.all() - releases - dg.AssetSelection.tag("calendar", "month")
     nightly = dg.define_asset_job(
         "nightly", unpartitioned, description="Registers in and models built; monthly silos come by delivery"
@@ -41,7 +46,8 @@ def jobs_and_schedules(
         for job, cron in ((nightly, NIGHTLY), (lineage_proof, PROOF))
     ]
     for publication in publications:
-        job = dg.define_asset_job(f"publish_{publication.name}", dg.AssetSelection.assets(publication_key(publication.name)))
+        keys = [publication_key(publication.name), *([catalogue_key(publication.name)] if settings.ckan_url else [])]
+        job = dg.define_asset_job(f"publish_{publication.name}", dg.AssetSelection.assets(*keys))
         jobs.append(job)
         schedules.append(
             dg.ScheduleDefinition(

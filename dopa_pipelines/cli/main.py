@@ -12,6 +12,7 @@ import typer
 
 from dopa_pipelines.cli import (
     auditing,
+    catalogue,
     changes,
     checking,
     disclosing,
@@ -45,6 +46,7 @@ tracing.add_to(app)
 modelling.add_to(app)
 publishing.add_to(app)
 disclosing.add_to(app)
+catalogue.add_to(app)
 checking.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)

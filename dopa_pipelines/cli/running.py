@@ -26,7 +26,7 @@ DEMO_PERSONS = 100_000
 DEMO_SEED = 2568
 DEMO_TOKEN = "demo"
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_DONE = ("loaded", "unchanged", "built", "released", "rejected", "failed", "missing", "held_back")
+_DONE = ("loaded", "unchanged", "built", "released", "pushed", "rejected", "failed", "missing", "held_back")
 
 
 def add_to(app: typer.Typer) -> None:

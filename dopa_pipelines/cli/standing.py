@@ -35,6 +35,7 @@ def status_command(
     from dopa_pipelines.lineage.outbox import standing
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.held import held_back
+    from dopa_pipelines.publishing.pushes import last_pushes
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
     from dopa_pipelines.warehouse.work import end_dead_work
@@ -53,6 +54,7 @@ def status_command(
         with warehouse.connect() as connection:
             events = standing(connection, receiver)
             held = held_back(connection)
+            pushes = last_pushes(connection)
             counts = deliveries_by_dataset(connection)
             for contract in contracts:
                 waiting = sum(item.pending for item in arrivals(connection, contract, settings.drop_path))
@@ -76,6 +78,7 @@ def status_command(
                 "dead_runs": dead,
                 "aborted": [{"kind": kind, "target": target} for kind, target in aborted],
                 "lineage_events": events.as_dict(),
+                "catalogue": pushes,
                 "problems": [str(problem) for problem in problems],
             }
         )
@@ -97,8 +100,23 @@ def status_command(
         out.print(f"[red]{target}[/]: its {kind} was cut off; nothing of it was half done")
     if events.configured or not events.healthy:
         out.print(str(events), style=None if events.healthy else "red", markup=False)
+    _say_pushes(pushes)
     for problem in problems:
         fail(str(problem))
+
+
+def _say_pushes(pushes: list[dict[str, Any]]) -> None:
+    """Where releases were pushed, and each that failed; nothing where none ever was."""
+    for site in sorted({push["site"] for push in pushes}):
+        here = [push for push in pushes if push["site"] == site]
+        good = sum(push["status"] in ("created", "updated", "unchanged") for push in here)
+        withdrawn = sum(push["status"] == "withdrawn" for push in here)
+        last = max(push["at"] for push in here)
+        out.print(f"{good} extracts in {site}, {withdrawn} withdrawn, the last change {_moment(last)}", markup=False)
+        for push in here:
+            if push["status"] == "failed":
+                out.print(f"[red]{push['publication']}[/] was not pushed: ", end="")
+                out.print(push["problem"], markup=False)
 
 
 def _receiver() -> tuple[str | None, list[str]]:
