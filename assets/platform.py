@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -17,6 +17,7 @@ from dopa_pipelines.errors import UserError
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
+from dopa_pipelines.warehouse.actor import readable
 from dopa_pipelines.warehouse.dagster_storage import report_process
 from dopa_pipelines.warehouse.work import end_dead_work
 
@@ -56,6 +57,7 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
         if context.instance is not None:
             hold_connections(context.instance)
         if context.run is not None:
+            warehouse.actor = actor_of(context.run.tags, warehouse.actor)
             with warehouse.connect() as connection:
                 report_process(connection, context.run.run_id)
         platform = Platform(settings, warehouse, project)
@@ -63,6 +65,21 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
             yield platform
         finally:
             _tell(platform, context)
+
+
+def actor_of(tags: Mapping[str, str], account: str) -> str:
+    """Who started a run: the user it names, or the schedule, sensor or page that launched it; ``account`` where none did.
+
+    A run from the UI knows no person unless whatever stands before the UI sets the tag ``user``.
+    """
+    if user := readable(tags.get("user", "")):
+        return user
+    for tag, kind in (("dagster/schedule_name", "schedule"), ("dagster/sensor_name", "sensor")):
+        if name := readable(tags.get(tag, "")):
+            return f"system:{kind}:{name}"
+    if tags.get("dagster/from_automation_condition") == "true" or tags.get("dagster/auto_materialize") == "true":
+        return "system:automation"
+    return "system:dagster-ui" if tags.get("dagster/from_ui") == "true" else account
 
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:

@@ -5,7 +5,7 @@
     Beside the compiled SQL and its checksum, the code is the git commit in DOPA_GIT_COMMIT, which `dopa` sets; dbt cannot ask git.
 
     The run is DOPA_RUN_ID (the run of `dopa` or Dagster that started dbt; its parent, if any, DOPA_PARENT_RUN_ID), or
-    else dbt's own invocation. A view holds no rows of its own: its rows_out is null. -#}
+    else dbt's own invocation. DOPA_ACTOR, which `dopa` sets too, is who started it; of a dbt by hand only the role is known. A view holds no rows of its own: its rows_out is null. -#}
 {% macro record_write() -%}
     {%- if execute and flags.WHICH in ('run', 'build', 'seed', 'snapshot', 'retry', 'clone') -%}
     {%- set compiled = (model.get('compiled_code') or '') | trim -%}
@@ -33,7 +33,7 @@
             'dbt_version', {{ quoted(dbt_version) }},
             'invocation_id', {{ quoted(invocation_id) }},
             'work', {{ quoted(work_id(model.unique_id)) }}
-        ),
+        ){% if env_var('DOPA_ACTOR', '') %} || jsonb_build_object('actor', {{ quoted(env_var('DOPA_ACTOR')) }}::text){% endif %},
         {{ quoted(target.name) }}
     )
     from (select {{ quoted(compiled) }}::text as compiled) as code

@@ -151,6 +151,7 @@
         'materialized': node.config.materialized,
         'documentation': node.description or none,
         'owner': (node.config.get('meta') or {}).get('owner'),
+        'actor': env_var('DOPA_ACTOR', '') or none,
         'code': {'path': 'dbt_project/' ~ node.original_file_path}
     }) }}
 {%- endmacro %}

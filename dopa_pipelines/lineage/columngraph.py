@@ -5,13 +5,18 @@ Belongs here: which columns a contract, compiled SQL or a publication makes out 
 
 What is the same as before costs a comparison of checksums. What cannot be resolved is recorded with the reason and without edges;
 its columns are then those of the catalog, so that what reads it can still be resolved.
+
+Of a table that is appended to (incremental models, snapshots, loads that add) the graph has the definition in force, by which
+its newest rows were made; earlier rows were made by the one that was in force then, which ``as_of`` a time finds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,11 +40,13 @@ Published = Mapping[str, Mapping[str, str]]
 FILE_NAME = "(file name)"
 """The field of a feed that a column is taken from which the contract fills from the file's name."""
 
-_EDITION = 1
+_EDITION = 2
 """Raised when the same text would give other edges than before: what was recorded is then made anew by the next write."""
-# Any number: who records takes turns on it.
-_TURN = 0x646F7061_636F6C73
+TURN = 0x646F7061_636F6C73
+"""Any number: who records columns takes turns on this advisory lock, before that of events."""
 _BATCH = 1000
+# As a migration of a raw table records it (ingest.tables).
+_RENAMED = re.compile(r"renamed (?P<old>\w+) to (?P<new>\w+)")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class _Write:
     checksum: str | None
     version: str | None
     inputs: Sequence[Mapping[str, Any]]
+    changes: Sequence[str] = ()
+    """What a migration did to the table's columns, in words."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def record_columns(
         writes, snapshot = _pending(conn, environment)
         if snapshot is None:
             return 0
-        conn.execute("select pg_advisory_xact_lock(%s)", (_TURN,))
+        conn.execute("select pg_advisory_xact_lock(%s)", (TURN,))
         # Who waited may find that another has recorded them meanwhile.
         writes, snapshot = _pending(conn, environment)
         for start in range(0, len(writes), batch):
@@ -119,7 +128,9 @@ with seen as (select s.snapshot from lineage.columns_seen s where s.cluster = li
 select w.id, w.kind, w.target, w.code ->> 'checksum' as checksum,
     coalesce(case when w.kind = 'release' then w.detail ->> 'version' end, w.version) as version,
     w.inputs, w.environment, pg_current_snapshot()::text as snapshot,
-    w.kind in ('load', 'model', 'release') and w.detail ->> 'superseded' is distinct from 'true' as defines
+    case when jsonb_typeof(w.detail -> 'changes') = 'array' then w.detail -> 'changes' else '[]' end as changes,
+    w.kind in ('load', 'model', 'release') and w.detail ->> 'superseded' is distinct from 'true'
+        or w.kind = 'migration' and w.detail ? 'changes' as defines
 from lineage.write w
 where w.transaction_id >= coalesce((select pg_snapshot_xmin(snapshot) from seen), '0'::xid8)
     and not coalesce((select pg_visible_in_snapshot(w.transaction_id, snapshot) from seen), false)
@@ -132,7 +143,7 @@ def _pending(conn: Connection, environment: str) -> tuple[list[_Write], str | No
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_PENDING).fetchall()
     found = [
-        _Write(row["id"], row["kind"], row["target"], row["checksum"], row["version"], row["inputs"] or ())
+        _Write(row["id"], row["kind"], row["target"], row["checksum"], row["version"], row["inputs"] or (), row["changes"])
         for row in rows
         if row["defines"] and row["environment"] == environment
     ]
@@ -211,6 +222,9 @@ class _Recorder:
         self._load([*datasets, *inputs])
         self._load(self.named.of_target(name) for found in self.known.values() if found for name in found.reads)
         for write, dataset in zip(writes, datasets, strict=True):
+            if write.kind == "migration":
+                self._follow_renames(write, dataset)
+                continue
             if self._is_known(write, dataset):
                 continue
             match write.kind:
@@ -271,6 +285,15 @@ class _Recorder:
         made.problem = {"construct": construct, "reason": reason, "line": line, "column": column}
         made.fields, made.edges = self._from_catalog(made.dataset), []
         return made
+
+    def _follow_renames(self, write: _Write, dataset: DatasetName) -> None:
+        """What was made of a column is made of it under its new name: PostgreSQL rewrites views so, and a table's rows came from
+        it. The definitions stay, since nobody wrote them anew."""
+        for change in write.changes:
+            if found := _RENAMED.fullmatch(change):
+                self.conn.execute(
+                    "select lineage.rename_field(%s, %s, %s, %s, %s)", (write.id, *dataset, found["old"], found["new"])
+                )
 
     # Loads
 
@@ -395,10 +418,13 @@ class _Recorder:
 def contract_edges(contract: Contract, table: DatasetName, feed: DatasetName) -> tuple[list[dict[str, Any]], list[ColumnEdge]]:
     """The columns of a raw table with what the contract says of them, and the edges from the fields of its feed.
 
-    Text that is kept as it stands is IDENTITY; what is typed, repaired or taken from a date of three parts TRANSFORMATION.
+    Text that is kept as it stands is IDENTITY; what is typed, repaired or taken from a date of three parts TRANSFORMATION. Fields
+    that a row rule looks at decide by it which rows there are: FILTER.
     """
     unpivot = contract.layout.unpivot
     wide = [name for name, _ in _wide_fields(contract)]
+    judged = _judged(contract)
+    rows: dict[str, None] = {}
     fields: list[dict[str, Any]] = []
     edges: list[ColumnEdge] = []
     for column in contract.columns:
@@ -414,12 +440,27 @@ def contract_edges(contract: Contract, table: DatasetName, feed: DatasetName) ->
         for name, kind in column.table_columns:
             fields.append({"name": name, "type": kind} | _protection(column))
             edges += [ColumnEdge(feed, source, table, name, "IDENTITY" if kept else "TRANSFORMATION") for source in sources]
+        rows |= dict.fromkeys(sources if any(name in judged for name, _ in column.table_columns) else ())
+    edges += [ColumnEdge(feed, source, table, None, "FILTER") for source in rows]
     own = ["_delivery_id", "_row"]
     if contract.has_history:
         from dopa_pipelines.ingest.history import COLUMNS
 
         own += COLUMNS
     return fields + [{"name": name} for name in own], edges
+
+
+def _judged(contract: Contract) -> set[str]:
+    """The table's columns that row rules look at; of a rule that is no expression none, since nothing is loaded under it."""
+    if not contract.row_rules:
+        return set()
+    import polars as pl
+
+    found: set[str] = set()
+    for rule in contract.row_rules:
+        with suppress(pl.exceptions.PolarsError):
+            found |= set(pl.sql_expr(rule.expression).meta.root_names())
+    return found
 
 
 def _feed_fields(contract: Contract) -> list[dict[str, Any]]:

@@ -228,6 +228,7 @@ def _write_json(write: Write) -> dict[str, object]:
         "kind": write.kind,
         "at": write.written_at.isoformat(),
         "by": write.written_by,
+        "actor": write.actor,
         "run_id": write.run_id,
         "parent_run_id": write.parent_run_id,
         "version": write.version,

@@ -9,7 +9,8 @@ What is looked at:
 - the rows are as many as was recorded, for a dataset by delivery, and their digest is the one that was taken;
 - views are defined as they were recorded;
 - every write names inputs and deliveries that exist;
-- every event and write is as it was sealed, no seal is missing, and the anchors outside the database lie on the chain.
+- every event and write is as it was sealed, and every facet that an event names is what its name says;
+- no seal is missing, and the anchors outside the database lie on the chain.
 
 Hashes are computed here anew by the server's own functions, never by those of the schema ``lineage``: whoever changed a record
 may have changed these too. Each table is scanned once, as of one moment together with its writes; nobody is kept waiting but a
@@ -100,6 +101,7 @@ def verify(
         connection.execute("set search_path = pg_catalog, pg_temp")
         target = _target(connection, dataset) if dataset else None
         _chain(connection, verdict)
+        _facets(connection, verdict)
         _anchored(connection, warehouse.state, releases, verdict)
         _agreement(connection, verdict, target)
         _inputs(connection, verdict, target)
@@ -127,6 +129,7 @@ def rebase(warehouse: Warehouse, releases: Path, why: str, dataset: str | None =
         target = _target(connection, dataset) if dataset else None
         records = Verdict()
         _chain(connection, records)
+        _facets(connection, records)
         ahead = _anchored(connection, state, releases, records)
         wrong = [item for item in records.findings if item.code != "anchor_ahead"]
         if wrong:
@@ -544,6 +547,39 @@ def _chain(connection: Connection, verdict: Verdict) -> None:
     for code, count in told.items():
         if count > SHOWN:
             verdict.add(code, "lineage.seal", f"{count - SHOWN:,} more findings of this kind ({code}) along the chain")
+
+
+def _facets(connection: Connection, verdict: Verdict) -> None:
+    """What events say alike stands apart, named by its SHA-256: seals are over names, so a text must be what its name says."""
+    found = connection.execute(
+        """
+        with named as (
+            select n.name #>> '{}' as sha256, min(e.id) as event
+            from lineage.event e
+            cross join lateral jsonb_path_query(e.event, '$.*.facets.*._facet') as n (name)
+            where e.imported is null
+            group by 1
+        )
+        select 'facet_missing', n.sha256, n.event
+        from named n where not exists (select from lineage.facet f where f.sha256 = n.sha256)
+        union all
+        select 'facet_changed', f.sha256, n.event
+        from lineage.facet f left join named n on n.sha256 = f.sha256
+        where f.sha256 <> encode(sha256(convert_to(f.facet::text, 'UTF8')), 'hex')
+        order by 1, 3, 2
+        """
+    ).fetchall()
+    words = {
+        "facet_missing": "is gone: it was deleted by hand",
+        "facet_changed": "is not what its name is the SHA-256 of: it was edited",
+    }
+    for code, name, event in found[:SHOWN]:
+        place = f"lineage.facet {name}"
+        where = f", which lineage.event {event} names first," if event else ""
+        message = f"{place}{where} {words[code]}; restore it from a backup, and find out who may write there"
+        verdict.add(code, place, message)
+    if len(found) > SHOWN:
+        verdict.add("facet_changed", "lineage.facet", f"{len(found) - SHOWN:,} more facets are gone or edited")
 
 
 def _anchored(connection: Connection, state: Path, releases: Path, verdict: Verdict) -> bool:

@@ -35,7 +35,7 @@ Event = dict[str, Any]
 def told(connection: psycopg.Connection[Any], target: str | None = None) -> list[Event]:
     """Events in their order; ``target``: only those of work on it."""
     rows = connection.execute(
-        "select e.event from lineage.event e"
+        "select lineage.whole_event(e.event) from lineage.event e"
         " left join lineage.work k on k.id = e.work_id left join lineage.work s on s.work = k.work and s.state = 'START'"
         " left join lineage.write w on w.id = e.write_id"
         " where e.imported is null and (%(target)s::text is null or coalesce(s.target, w.target) = %(target)s) order by e.id",
