@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
 import re
 import subprocess
@@ -51,6 +52,8 @@ def test_it_holds_every_write_from_the_silo_to_the_release(bundle: Path) -> None
     ]  # fmt: skip
     assert [write["target"] for write in writes if write["kind"] == "load"] == ["raw.area_code", *["raw.death_event"] * 3]
     assert writes[-1]["target"] == "release:deaths_by_province"
+    # A demo is started by a person at a terminal, dbt and Dagster below it.
+    assert {write["actor"] for write in writes} == {getpass.getuser()}
     numbers = {int(write["id"]) for write in writes}
     asked = {given["write"] for write in writes for given in json.loads(write["inputs"]) if given["write"]}
     assert asked <= numbers, "an input's own write is missing"

@@ -197,6 +197,25 @@ def test_an_edited_event(department: Department) -> None:
     assert "edited" in found[0].message
 
 
+def test_an_edited_facet(department: Department) -> None:
+    """What many events say alike is kept once and named by its hash, which the seals are over."""
+    ((name,),) = department.execute("select event #>> '{job,facets,jobType,_facet}' from lineage.event where id = 9")
+    found = department.found(
+        f"update lineage.facet set facet = jsonb_set(facet, '{{jobType}}', '\"OTHER\"') where sha256 = '{name}'"
+    )
+    assert codes(found) == [("facet_changed", f"lineage.facet {name}")]
+    assert "which lineage.event " in found[0].message
+
+
+def test_a_deleted_facet(department: Department) -> None:
+    ((name,),) = department.execute(
+        "select event #>> '{outputs,0,facets,columnLineage,_facet}' from lineage.event"
+        " where event #> '{outputs,0,facets,columnLineage}' is not null order by id limit 1"
+    )
+    found = department.found(f"delete from lineage.facet where sha256 = '{name}'")
+    assert codes(found) == [("facet_missing", f"lineage.facet {name}")]
+
+
 def test_an_edited_write(department: Department) -> None:
     found = department.found("update lineage.write set written_by = 'somchai' where id = 5")
     assert codes(found) == [("write_changed", "lineage.write 5")]
