@@ -186,6 +186,7 @@ def _column_lineage_result(key: dg.AssetKey, problem: str | None) -> dg.AssetChe
 def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, Any]:
     facts: dict[str, Any] = {"seconds": round(built.seconds, 3)}
     facts |= platform.column_lineage.get(model.target, {})
+    facts["dagster/column_schema"] = _built_columns(platform, model)
     if model.materialized == "view":
         return facts
     with platform.warehouse.connect() as connection:
@@ -195,6 +196,22 @@ def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, 
     if row and row[0] is not None:
         facts["dagster/row_count"] = int(row[0])
     return facts
+
+
+def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
+    """The columns as they were built, with the types that they have in the warehouse, whether or not the yml says them."""
+    with platform.warehouse.connect() as connection:
+        rows = connection.execute(
+            """
+            select a.attname::text, format_type(a.atttypid, a.atttypmod)
+            from pg_catalog.pg_attribute a
+            where a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) and a.attnum > 0 and not a.attisdropped
+            order by a.attnum
+            """,
+            (model.schema, model.name),
+        ).fetchall()
+    described = {name: column.get("description") or None for name, column in model.columns.items()}
+    return dg.TableSchema(columns=[dg.TableColumn(name, kind, described.get(name)) for name, kind in rows])
 
 
 def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg.AssetCheckResult:

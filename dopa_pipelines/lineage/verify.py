@@ -23,16 +23,19 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from dopa_pipelines.documents import did_you_mean
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.seal import Head, anchor_file, anchor_loss, anchors, head, one_moment, seal
 from dopa_pipelines.lineage.store import PRODUCTION
+from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
 
 Connection = psycopg.Connection[Any]
@@ -113,6 +116,83 @@ def verify(
             _unrecorded(connection, verdict)
         _said(connection, verdict)
     return verdict
+
+
+_PROOF = "lineage_proof"
+
+
+@dataclass(frozen=True)
+class Proven:
+    """How far the records are proven. ``unsealed``: events and digests that no seal is over yet; ``anchored_at``: when the last
+    head was written down outside; ``verified_at`` and ``findings``: of the last verification of everything. None before the
+    first.
+    """
+
+    seals: int
+    unsealed: int
+    anchored_at: str | None = None
+    anchored_seq: int | None = None
+    verified_at: datetime | None = None
+    findings: int | None = None
+    first: str | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing was found; what is not sealed yet is sealed by the next run."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        words = f"lineage: {self.seals:,} seals, {self.unsealed:,} records not sealed yet"
+        words += (
+            f"; anchored {_shown(self.anchored_at)} (seal {self.anchored_seq:,})" if self.anchored_seq else "; never anchored"
+        )
+        if self.verified_at is None:
+            return words + "; never verified: `dopa lineage verify`"
+        words += f"; verified {_shown(self.verified_at)}: "
+        if not self.findings:
+            return words + "all agreed"
+        return words + f"{self.findings:,} findings, the first: {self.first}; all: `dopa lineage verify`"
+
+
+def note(warehouse: Warehouse, verdict: Verdict, run_id: str) -> None:
+    """Keep what a verification of everything came to, for :func:`proven`."""
+    first = verdict.findings[0].message if verdict.findings else None
+    with warehouse.connect(Role.LOADER, autocommit=True) as connection:
+        connection.execute(
+            "insert into ops.run_note (run_id, kind, note) values (%s, %s, %s)",
+            (run_id, _PROOF, Jsonb({"findings": len(verdict.findings), "first": first})),
+        )
+
+
+def proven(connection: Connection, state: Path) -> Proven:
+    """How far the records are sealed, anchored and verified, without looking at them again."""
+    row = connection.execute(
+        """
+        select
+            (select count(*) from lineage.seal),
+            (select count(*) from lineage.event) + (select count(*) from lineage.digest),
+            (select value from lineage.identity where key = 'cluster'),
+            last.at, (last.note ->> 'findings')::integer, last.note ->> 'first'
+        from (select 1) as one
+        left join lateral (
+            select at, note from ops.run_note where kind = %s order by id desc limit 1
+        ) last on true
+        """,
+        (_PROOF,),
+    ).fetchone()
+    assert row is not None
+    seals, records, warehouse, at, findings, first = row
+    try:
+        entries = anchors(state, warehouse)
+    except ValueError:
+        entries = []  # verify tells of a file that was changed
+    last = entries[-1] if entries else {}
+    return Proven(seals, max(records - seals, 0), last.get("at"), last.get("seq"), at, findings, first)
+
+
+def _shown(moment: datetime | str | None) -> str:
+    found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return found.astimezone(BANGKOK).strftime("%Y-%m-%d %H:%M") if found else "at an unknown time"
 
 
 def rebase(warehouse: Warehouse, releases: Path, why: str, dataset: str | None = None) -> list[str]:

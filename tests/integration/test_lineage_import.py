@@ -376,8 +376,8 @@ def test_an_import_waits_for_who_records_columns(warehouse: Warehouse) -> None:
         record_columns(first)
         # A definition of the very dataset that the import tells of, not committed yet.
         first.execute(
-            "select lineage.record_definition((select max(id) from lineage.write), 'file', 'registration/raced', 'feed', 'x', null,"
-            " '{}', '[{\"name\": \"pid\"}]', null, '[]')"
+            "select lineage.record_definition((select max(id) from lineage.write), 'file', 'registration/raced', 'feed', 'x',"
+            " null, '{}', '[{\"name\": \"pid\"}]', null, '[]')"
         )
         thread = threading.Thread(target=take)
         thread.start()
