@@ -101,6 +101,8 @@ def _functions(warehouse: Warehouse) -> str:
             "select pg_get_functiondef(p.oid) from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
             " where n.nspname = 'lineage' and p.proname in ('record_write', 'begin_work', 'end_work')"
         ).fetchall()
+    if sum("insert into lineage." in row[0] for row in rows) != 3:
+        raise RuntimeError("this warehouse records nothing: an earlier measure was cut off; use a new state folder")
     return ";\n".join(row[0] for row in rows)
 
 
