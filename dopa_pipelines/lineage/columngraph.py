@@ -35,7 +35,7 @@ Published = Mapping[str, Mapping[str, str]]
 FILE_NAME = "(file name)"
 """The field of a feed that a column is taken from which the contract fills from the file's name."""
 
-_EDITION = 1
+_EDITION = 2
 """Raised when the same text would give other edges than before: what was recorded is then made anew by the next write."""
 # Any number: who records takes turns on it.
 _TURN = 0x646F7061_636F6C73
@@ -44,7 +44,11 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class _Write:
-    """A write that the graph does not know yet. ``checksum``: of its code, as it was recorded."""
+    """A write that the graph does not know yet.
+
+    ``checksum``: of its code, as it was recorded; ``more``: what else decides its edges (``fields`` of a seed's file,
+    ``snapshot``, and ``kept`` where rows of earlier writes remain).
+    """
 
     id: int
     kind: str
@@ -52,6 +56,7 @@ class _Write:
     checksum: str | None
     version: str | None
     inputs: Sequence[Mapping[str, Any]]
+    more: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,10 @@ _PENDING = """
 with seen as (select s.snapshot from lineage.columns_seen s where s.cluster = lineage.cluster())
 select w.id, w.kind, w.target, w.code ->> 'checksum' as checksum,
     coalesce(case when w.kind = 'release' then w.detail ->> 'version' end, w.version) as version,
-    w.inputs, w.environment, pg_current_snapshot()::text as snapshot,
+    w.inputs, jsonb_strip_nulls(jsonb_build_object(
+        'fields', w.code -> 'fields', 'snapshot', w.code -> 'snapshot',
+        'kept', case when w.detail ->> 'kept' = 'true' then true end
+    )) as more, w.environment, pg_current_snapshot()::text as snapshot,
     w.kind in ('load', 'model', 'release') and w.detail ->> 'superseded' is distinct from 'true' as defines
 from lineage.write w
 where w.transaction_id >= coalesce((select pg_snapshot_xmin(snapshot) from seen), '0'::xid8)
@@ -132,7 +140,7 @@ def _pending(conn: Connection, environment: str) -> tuple[list[_Write], str | No
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_PENDING).fetchall()
     found = [
-        _Write(row["id"], row["kind"], row["target"], row["checksum"], row["version"], row["inputs"] or ())
+        _Write(row["id"], row["kind"], row["target"], row["checksum"], row["version"], row["inputs"] or (), row["more"])
         for row in rows
         if row["defines"] and row["environment"] == environment
     ]
@@ -320,7 +328,7 @@ class _Recorder:
     # Models
 
     def _of_model(self, write: _Write, dataset: DatasetName) -> Iterator[_Definition]:
-        from dopa_pipelines.lineage.columns import Lineage, LineageError, Schema, analyze
+        from dopa_pipelines.lineage.columns import Lineage, LineageError, Schema, analyze, analyze_snapshot
         from dopa_pipelines.lineage.columns.schema import Table, View
 
         row = self.conn.execute(
@@ -328,13 +336,11 @@ class _Recorder:
         ).fetchone()
         sql, path, unique_id = row or (None, None, None)
         made = _Definition(dataset, "model", _checksum(write), write.version)
+        if str(unique_id).startswith("seed."):
+            yield from self._of_seed(write, made)
+            return
         if not sql:
-            # A seed is a file of the project: nothing in the warehouse made it.
-            made.fields = self._from_catalog(dataset)
-            if str(unique_id).startswith("seed."):
-                yield made
-            else:
-                yield self._unresolved(made, f"the SQL of {write.target}", "was not recorded")
+            yield self._unresolved(made, f"the SQL of {write.target}", "was not recorded")
             return
         observed: list[_Definition] = []
 
@@ -355,7 +361,10 @@ class _Recorder:
                 known.find(*target.split(".", 1))
         lineage: Lineage | None = None
         try:
-            lineage = analyze(sql, known, statement=path or write.target)
+            if "snapshot" in write.more:
+                lineage = analyze_snapshot(sql, known, write.more["snapshot"], statement=path or write.target)
+            else:
+                lineage = analyze(sql, known, statement=path or write.target)
         except LineageError as error:
             self._unresolved(made, error.construct, error.reason, error.line, error.column)
         yield from observed
@@ -367,8 +376,22 @@ class _Recorder:
                 for title, edges in [*lineage.columns, (None, lineage.dataset)]
                 for edge in edges
             ]
-            if str(unique_id).startswith("snapshot."):
-                self._add_own_columns(made)
+            if write.more.get("kept"):
+                # Rows of earlier writes are still there, as they were.
+                itself = [ColumnEdge(dataset, title, dataset, title, "IDENTITY") for title in made.names]
+                made.edges += [edge for edge in itself if edge not in made.edges]
+        yield made
+
+    def _of_seed(self, write: _Write, made: _Definition) -> Iterator[_Definition]:
+        """A seed is a file of the project: what is in its first line is what the table has."""
+        names = [str(name) for name in write.more.get("fields") or ()]
+        if not names or len(write.inputs) != 1:
+            yield self._unresolved(made, f"the file of {write.target}", "was not recorded; build it anew")
+            return
+        file = self.named.canonical(write.inputs[0].get("namespace"), write.inputs[0]["name"])
+        made.fields = [{"name": name} for name in names]
+        made.edges = [ColumnEdge(file, name, made.dataset, name, "IDENTITY") for name in names]
+        yield _Definition(file, "feed", made.checksum, write.version, fields=made.fields)
         yield made
 
     def _columns_of(self, target: str, observed: list[_Definition]) -> tuple[str, ...]:
@@ -386,10 +409,6 @@ class _Recorder:
             observed.append(made)
             self.known[dataset] = _Known("table", made.checksum, {}, names)
         return names
-
-    def _add_own_columns(self, made: _Definition) -> None:
-        """A snapshot has columns of dbt's own: what was known when, which no column of its query says."""
-        made.fields += [item for item in self._from_catalog(made.dataset) if item["name"] not in made.names]
 
 
 def contract_edges(contract: Contract, table: DatasetName, feed: DatasetName) -> tuple[list[dict[str, Any]], list[ColumnEdge]]:
@@ -461,7 +480,7 @@ def _contract(document: str) -> Contract:
 
 
 def _checksum(write: _Write) -> str:
-    return _sha256(json.dumps([_EDITION, write.kind, write.checksum]))
+    return _sha256(json.dumps([_EDITION, write.kind, write.checksum, *([write.more] if write.more else [])], sort_keys=True))
 
 
 def _columns_checksum(names: Iterable[str]) -> str:
