@@ -1,4 +1,4 @@
-"""One asset, and one step, for each dbt model, with its tests as checks.
+"""One asset, and one step, for each dbt model, seed and snapshot, with its tests as checks.
 
 A step a model: Dagster would hold back a whole dbt multi-asset for one failed source. dbt runs inside the run's own process; the
 first step builds all models that nothing holds back in one invocation, the other steps report what became of theirs.
@@ -151,7 +151,7 @@ def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
         description=model.description,
         group_name=model.schema,
         owners=[owner] if isinstance(owner, str) and "@" in owner else None,
-        kinds={"dbt", "postgres", model.materialized if model.materialized in ("view", "table") else "table"},
+        kinds={"dbt", "postgres", model.materialized if model.materialized in ("view", "seed", "snapshot") else "table"},
         tags={"layer": model.schema, **{tag: "" for tag in model.tags if tag != model.schema}},
         code_version=model.checksum,
         metadata={

@@ -51,7 +51,11 @@ _RENAMED = re.compile(r"renamed (?P<old>\w+) to (?P<new>\w+)")
 
 @dataclass(frozen=True)
 class _Write:
-    """A write that the graph does not know yet. ``checksum``: of its code, as it was recorded."""
+    """A write that the graph does not know yet.
+
+    ``checksum``: of its code, as it was recorded; ``more``: what else decides its edges (``fields`` of a seed's file,
+    ``snapshot``, and ``kept`` where rows of earlier writes remain).
+    """
 
     id: int
     kind: str
@@ -61,6 +65,7 @@ class _Write:
     inputs: Sequence[Mapping[str, Any]]
     changes: Sequence[str] = ()
     """What a migration did to the table's columns, in words."""
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,10 @@ _PENDING = """
 with seen as (select s.snapshot from lineage.columns_seen s where s.cluster = lineage.cluster())
 select w.id, w.kind, w.target, w.code ->> 'checksum' as checksum,
     coalesce(case when w.kind = 'release' then w.detail ->> 'version' end, w.version) as version,
-    w.inputs, w.environment, pg_current_snapshot()::text as snapshot,
+    w.inputs, jsonb_strip_nulls(jsonb_build_object(
+        'fields', w.code -> 'fields', 'snapshot', w.code -> 'snapshot',
+        'kept', case when w.detail ->> 'kept' = 'true' then true end
+    )) as more, w.environment, pg_current_snapshot()::text as snapshot,
     case when jsonb_typeof(w.detail -> 'changes') = 'array' then w.detail -> 'changes' else '[]' end as changes,
     w.kind in ('load', 'model', 'release') and w.detail ->> 'superseded' is distinct from 'true'
         or w.kind = 'migration' and w.detail ? 'changes' as defines
@@ -143,7 +151,16 @@ def _pending(conn: Connection, environment: str) -> tuple[list[_Write], str | No
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_PENDING).fetchall()
     found = [
-        _Write(row["id"], row["kind"], row["target"], row["checksum"], row["version"], row["inputs"] or (), row["changes"])
+        _Write(
+            row["id"],
+            row["kind"],
+            row["target"],
+            row["checksum"],
+            row["version"],
+            row["inputs"] or (),
+            row["changes"],
+            row["more"],
+        )
         for row in rows
         if row["defines"] and row["environment"] == environment
     ]
@@ -343,7 +360,7 @@ class _Recorder:
     # Models
 
     def _of_model(self, write: _Write, dataset: DatasetName) -> Iterator[_Definition]:
-        from dopa_pipelines.lineage.columns import Lineage, LineageError, Schema, analyze
+        from dopa_pipelines.lineage.columns import Lineage, LineageError, Schema, analyze, analyze_snapshot
         from dopa_pipelines.lineage.columns.schema import Table, View
 
         row = self.conn.execute(
@@ -351,13 +368,11 @@ class _Recorder:
         ).fetchone()
         sql, path, unique_id = row or (None, None, None)
         made = _Definition(dataset, "model", _checksum(write), write.version)
+        if str(unique_id).startswith("seed."):
+            yield from self._of_seed(write, made)
+            return
         if not sql:
-            # A seed is a file of the project: nothing in the warehouse made it.
-            made.fields = self._from_catalog(dataset)
-            if str(unique_id).startswith("seed."):
-                yield made
-            else:
-                yield self._unresolved(made, f"the SQL of {write.target}", "was not recorded")
+            yield self._unresolved(made, f"the SQL of {write.target}", "was not recorded")
             return
         observed: list[_Definition] = []
 
@@ -378,7 +393,10 @@ class _Recorder:
                 known.find(*target.split(".", 1))
         lineage: Lineage | None = None
         try:
-            lineage = analyze(sql, known, statement=path or write.target)
+            if "snapshot" in write.more:
+                lineage = analyze_snapshot(sql, known, write.more["snapshot"], statement=path or write.target)
+            else:
+                lineage = analyze(sql, known, statement=path or write.target)
         except LineageError as error:
             self._unresolved(made, error.construct, error.reason, error.line, error.column)
         yield from observed
@@ -390,8 +408,22 @@ class _Recorder:
                 for title, edges in [*lineage.columns, (None, lineage.dataset)]
                 for edge in edges
             ]
-            if str(unique_id).startswith("snapshot."):
-                self._add_own_columns(made)
+            if write.more.get("kept"):
+                # Rows of earlier writes are still there, as they were.
+                itself = [ColumnEdge(dataset, title, dataset, title, "IDENTITY") for title in made.names]
+                made.edges += [edge for edge in itself if edge not in made.edges]
+        yield made
+
+    def _of_seed(self, write: _Write, made: _Definition) -> Iterator[_Definition]:
+        """A seed is a file of the project: what is in its first line is what the table has."""
+        names = [str(name) for name in write.more.get("fields") or ()]
+        if not names or len(write.inputs) != 1:
+            yield self._unresolved(made, f"the file of {write.target}", "was not recorded; build it anew")
+            return
+        file = self.named.canonical(write.inputs[0].get("namespace"), write.inputs[0]["name"])
+        made.fields = [{"name": name} for name in names]
+        made.edges = [ColumnEdge(file, name, made.dataset, name, "IDENTITY") for name in names]
+        yield _Definition(file, "feed", made.checksum, write.version, fields=made.fields)
         yield made
 
     def _columns_of(self, target: str, observed: list[_Definition]) -> tuple[str, ...]:
@@ -409,10 +441,6 @@ class _Recorder:
             observed.append(made)
             self.known[dataset] = _Known("table", made.checksum, {}, names)
         return names
-
-    def _add_own_columns(self, made: _Definition) -> None:
-        """A snapshot has columns of dbt's own: what was known when, which no column of its query says."""
-        made.fields += [item for item in self._from_catalog(made.dataset) if item["name"] not in made.names]
 
 
 def contract_edges(contract: Contract, table: DatasetName, feed: DatasetName) -> tuple[list[dict[str, Any]], list[ColumnEdge]]:
@@ -502,7 +530,7 @@ def _contract(document: str) -> Contract:
 
 
 def _checksum(write: _Write) -> str:
-    return _sha256(json.dumps([_EDITION, write.kind, write.checksum]))
+    return _sha256(json.dumps([_EDITION, write.kind, write.checksum, *([write.more] if write.more else [])], sort_keys=True))
 
 
 def _columns_checksum(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from dopa_pipelines.lineage.columntrace import ColumnWalk, Definition, Place, how, problem_text, source_of, target_of
-from dopa_pipelines.lineage.naming import DatasetName
+from dopa_pipelines.lineage.naming import DatasetName, is_project_file
 from dopa_pipelines.lineage.trace import BANGKOK
 
 MAX_ROWS = 450
@@ -184,7 +184,7 @@ def made_by(definition: Definition) -> str:
         case "release":
             return f"release {version}"
         case "feed":
-            return "silo"
+            return "file of the project" if is_project_file(definition.dataset) else "silo"
         case _:
             return "elsewhere"
 

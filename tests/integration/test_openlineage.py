@@ -29,7 +29,7 @@ from tests.lineage.published import faults
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("openlineage_events.json")
-KINDS = {"LOAD", "MODEL", "TEST", "RELEASE"}
+KINDS = {"SEED", "LOAD", "MODEL", "TEST", "RELEASE"}
 Event = dict[str, Any]
 
 
@@ -100,7 +100,7 @@ def test_every_start_of_the_demo_has_one_end(events: list[Event]) -> None:
     runs = by_run(events)
     assert len(runs) > 100
     assert {tuple(states) for states in runs.values()} == {("START", "COMPLETE")}
-    assert len({event["job"]["name"] for event in events if kind(event) == "MODEL"}) == 32
+    assert len({event["job"]["name"] for event in events if kind(event) == "MODEL"}) == 33
     for run in runs:
         start, end = (event for event in events if event["run"]["runId"] == run)
         assert start["job"]["name"] == end["job"]["name"]
