@@ -24,6 +24,9 @@ from dopa_pipelines.warehouse.work import end_dead_work
 PROGRESS = "DOPA_PROGRESS_FD"
 """Environment variable with the file descriptor that a command line waiting for this run reads."""
 
+AUTOMATIC = os.environ.get("DOPA_AUTOMATION") == "1"
+"""Whether schedules and sensors start by themselves, as under ``dopa up``."""
+
 
 def hold_connections(instance: dg.DagsterInstance) -> None:
     """Keep a connection to Dagster's storage open, as its web server does; a run opens a new one for every event otherwise,
@@ -51,7 +54,7 @@ class Platform:
 
 @dg.resource(description="The warehouse and the dbt project; open while a run lasts")
 def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
-    """Opened with a run and closed with it; the run's writes are told as events at its end."""
+    """Opened with a run and closed with it. The run's writes are told as events at its end, or by the daemon's sensor."""
     settings = load_settings()
     with open_warehouse(settings) as warehouse, Project(settings, warehouse) as project:
         if context.instance is not None:
@@ -64,7 +67,9 @@ def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
         try:
             yield platform
         finally:
-            _tell(platform, context)
+            # A run under the daemon does not pay for it: the sensor `lineage_events` tells within half a minute.
+            if not AUTOMATIC:
+                _tell(platform, context)
 
 
 def actor_of(tags: Mapping[str, str], account: str) -> str:
