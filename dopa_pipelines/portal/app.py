@@ -159,7 +159,8 @@ class Portal:
             return await self._nothing_called(name, request.query_params.get("as_of", ""), str(error))
         public = shown.table.removeprefix("release:") if shown.kind == "release" else None
         return self.page(
-            "trace.html.j2", question=question, shown=shown, publication=public, wide=shown.picture.width > WIDE
+            "trace.html.j2", question=question, shown=shown, publication=public, wide=shown.picture.width > WIDE,
+            fitted=request.query_params.get("size") == "fit",
         )  # fmt: skip
 
     async def _asked(self, name: str, form: str, query: Mapping[str, str]) -> tuple[Question, str]:
