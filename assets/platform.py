@@ -14,6 +14,7 @@ import dagster as dg
 import psycopg
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.portal import addresses
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
@@ -97,6 +98,16 @@ def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
             context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")
+
+
+def trace_link(portal: str, name: str) -> dg.MetadataValue[Any]:
+    """The trace of a table or release as asset metadata. ``portal``: its address."""
+    return dg.MetadataValue.url(addresses.trace(portal, name))
+
+
+def with_trace(description: str, portal: str, name: str, column: str) -> str:
+    """A column's description with a link to its trace: in descriptions, Dagster's UI reads Markdown."""
+    return f"{description} [ที่มา / trace]({addresses.trace(portal, name, column)})".lstrip()
 
 
 def report(asset: str, state: str, **facts: Any) -> None:

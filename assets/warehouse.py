@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from assets.platform import Platform, report
+from assets.platform import Platform, report, trace_link, with_trace
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import Identity
 from dopa_pipelines.transform import Model, NodeResult, Project, Test
@@ -21,17 +21,17 @@ def model_key(target: str) -> dg.AssetKey:
     return dg.AssetKey(target.split("."))
 
 
-def model_assets(project: Project) -> list[dg.AssetsDefinition]:
-    """An asset a model of the project."""
-    return [model_asset(model) for model in project.models]
+def model_assets(project: Project, portal: str) -> list[dg.AssetsDefinition]:
+    """An asset a model of the project. ``portal``: the address that its links begin with."""
+    return [model_asset(model, portal) for model in project.models]
 
 
-def model_asset(model: Model) -> dg.AssetsDefinition:
+def model_asset(model: Model, portal: str) -> dg.AssetsDefinition:
     key = model_key(model.target)
 
     @dg.multi_asset(
         name=f"{model.schema}__{model.name}",
-        specs=[_spec(model, key)],
+        specs=[_spec(model, key, portal)],
         check_specs=[*(_check_spec(test, key) for test in model.tests), _column_lineage_spec(key)],
     )
     def build(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
@@ -139,10 +139,14 @@ def _column_lineage(named: Identity, edges: Sequence[ColumnEdge]) -> dict[str, A
     }
 
 
-def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
+def _spec(model: Model, key: dg.AssetKey, portal: str) -> dg.AssetSpec:
     owner = model.meta.get("owner")
     columns = [
-        dg.TableColumn(name=name, type=column.get("data_type") or "", description=column.get("description") or None)
+        dg.TableColumn(
+            name=name,
+            type=column.get("data_type") or "",
+            description=with_trace(column.get("description") or "", portal, model.target, name),
+        )
         for name, column in model.columns.items()
     ]
     return dg.AssetSpec(
@@ -158,7 +162,7 @@ def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
             "dagster/column_schema": dg.TableSchema(columns=columns),
             "dagster/table_name": model.target,
             "dbt_model": f"dbt_project/{model.path}",
-            "trace": f"dopa trace {model.target} --up --down --format html > {model.name}.html",
+            "trace": trace_link(portal, model.target),
         },
     )
 

@@ -441,7 +441,7 @@ def moment(conn: Connection, text: str) -> datetime:
     text = text.strip()
     try:
         return datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(), BANGKOK) - timedelta(microseconds=1)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         found = datetime.fromisoformat(text)
