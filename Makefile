@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make demo    a synthetic department from its silos to open data"
-	@echo "make up      the Dagster UI on that state, until Ctrl-C"
+	@echo "make up      the Dagster UI and the portal on that state, until Ctrl-C"
 	@echo "make test    all tests;  make lint  all linters"
 	@echo "make bench   measures against peers;  make fuzz  every reader on 100,000 broken files"
 	@echo "make clean   removes state and environment"

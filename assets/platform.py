@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 import psycopg
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.portal import addresses
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
+from dopa_pipelines.warehouse.actor import readable
 from dopa_pipelines.warehouse.dagster_storage import report_process
 from dopa_pipelines.warehouse.work import end_dead_work
 
 PROGRESS = "DOPA_PROGRESS_FD"
 """Environment variable with the file descriptor that a command line waiting for this run reads."""
+
+AUTOMATIC = os.environ.get("DOPA_AUTOMATION") == "1"
+"""Whether schedules and sensors start by themselves, as under ``dopa up``."""
 
 
 def hold_connections(instance: dg.DagsterInstance) -> None:
@@ -50,19 +55,37 @@ class Platform:
 
 @dg.resource(description="The warehouse and the dbt project; open while a run lasts")
 def platform_resource(context: dg.InitResourceContext) -> Iterator[Platform]:
-    """Opened with a run and closed with it; the run's writes are told as events at its end."""
+    """Opened with a run and closed with it. The run's writes are told as events at its end, or by the daemon's sensor."""
     settings = load_settings()
     with open_warehouse(settings) as warehouse, Project(settings, warehouse) as project:
         if context.instance is not None:
             hold_connections(context.instance)
         if context.run is not None:
+            warehouse.actor = actor_of(context.run.tags, warehouse.actor)
             with warehouse.connect() as connection:
                 report_process(connection, context.run.run_id)
         platform = Platform(settings, warehouse, project)
         try:
             yield platform
         finally:
-            _tell(platform, context)
+            # A run under the daemon does not pay for it: the sensor `lineage_events` tells within half a minute.
+            if not AUTOMATIC:
+                _tell(platform, context)
+
+
+def actor_of(tags: Mapping[str, str], account: str) -> str:
+    """Who started a run: the user it names, or the schedule, sensor or page that launched it; ``account`` where none did.
+
+    A run from the UI knows no person unless whatever stands before the UI sets the tag ``user``.
+    """
+    if user := readable(tags.get("user", "")):
+        return user
+    for tag, kind in (("dagster/schedule_name", "schedule"), ("dagster/sensor_name", "sensor")):
+        if name := readable(tags.get(tag, "")):
+            return f"system:{kind}:{name}"
+    if tags.get("dagster/from_automation_condition") == "true" or tags.get("dagster/auto_materialize") == "true":
+        return "system:automation"
+    return "system:dagster-ui" if tags.get("dagster/from_ui") == "true" else account
 
 
 def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
@@ -75,6 +98,16 @@ def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
             context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")
+
+
+def trace_link(portal: str, name: str) -> dg.MetadataValue[Any]:
+    """The trace of a table or release as asset metadata. ``portal``: its address."""
+    return dg.MetadataValue.url(addresses.trace(portal, name))
+
+
+def with_trace(description: str, portal: str, name: str, column: str) -> str:
+    """A column's description with a link to its trace: in descriptions, Dagster's UI reads Markdown."""
+    return f"{description} [ที่มา / trace]({addresses.trace(portal, name, column)})".lstrip()
 
 
 def report(asset: str, state: str, **facts: Any) -> None:

@@ -9,12 +9,13 @@ from assets.platform import Platform
 def prove_lineage(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     """Take the digests that wait, however large the tables, then hold rows, records, seals and anchors against each other."""
     from dopa_pipelines.lineage.seal import seal
-    from dopa_pipelines.lineage.verify import verify
+    from dopa_pipelines.lineage.verify import note, verify
 
     seal(platform.warehouse)
     verdict = verify(platform.warehouse, platform.settings.releases_path)
-    for note in verdict.notes:
-        context.log.info(note)
+    note(platform.warehouse, verdict, context.run.run_id)
+    for words in verdict.notes:
+        context.log.info(words)
     for finding in verdict.findings:
         context.log.error(finding.message)
     if verdict.findings:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.platform import Platform, report
+from assets.platform import Platform, report, trace_link, with_trace
 from assets.warehouse import model_key
+from dopa_pipelines.lineage.naming import release_target
+from dopa_pipelines.portal import addresses
 from dopa_pipelines.publishing import Publication, load_publications
 
 if TYPE_CHECKING:
@@ -20,13 +22,14 @@ def publication_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["releases", name])
 
 
-def publication_assets(publications: list[Publication]) -> list[dg.AssetsDefinition]:
-    """An asset a publication."""
-    return [publication_asset(publication) for publication in publications]
+def publication_assets(publications: list[Publication], portal: str) -> list[dg.AssetsDefinition]:
+    """An asset a publication. ``portal``: the address that its links begin with."""
+    return [publication_asset(publication, portal) for publication in publications]
 
 
-def publication_asset(publication: Publication) -> dg.AssetsDefinition:
+def publication_asset(publication: Publication, portal: str) -> dg.AssetsDefinition:
     key = publication_key(publication.name)
+    target = release_target(publication.name)
     spec = dg.AssetSpec(
         key,
         deps=[model_key(publication.source)],
@@ -42,14 +45,15 @@ def publication_asset(publication: Publication) -> dg.AssetsDefinition:
                     dg.TableColumn(
                         name=column.name,
                         type=column.type,
-                        description=f"{column.description_th} / {column.description_en}",
+                        description=with_trace(f"{column.description_th} / {column.description_en}", portal, target, column.name),
                     )
                     for column in publication.columns
                 ]
             ),
             "licence": publication.licence,
             "schedule": " / ".join(publication.calendar.as_words()),
-            "trace": f"dopa trace release:{publication.name} --format html > {publication.name}.html",
+            "trace": trace_link(portal, target),
+            "releases": dg.MetadataValue.url(addresses.publication(portal, publication.name)),
         },
     )
     check = dg.AssetCheckSpec(

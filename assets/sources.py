@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.platform import Platform, report
+from assets.platform import Platform, report, trace_link, with_trace
 from dopa_pipelines.contracts import Contract, Contracts
 from dopa_pipelines.contracts.model import TableRule
 from dopa_pipelines.errors import Rejected
@@ -34,21 +34,23 @@ def monthly_partitions(contracts: Contracts) -> dg.MonthlyPartitionsDefinition |
     return dg.MonthlyPartitionsDefinition(start_date=min(starts).isoformat(), timezone=TIMEZONE)
 
 
-def source_assets(contracts: Contracts) -> list[dg.AssetsDefinition]:
-    """An asset a contract."""
+def source_assets(contracts: Contracts, portal: str) -> list[dg.AssetsDefinition]:
+    """An asset a contract. ``portal``: the address that its links begin with."""
     calendar = monthly_partitions(contracts)
     order = {contract.dataset: place for place, contract in enumerate(contracts.in_reference_order())}
-    return [source_asset(contract, calendar, len(order) - order[contract.dataset]) for contract in contracts]
+    return [source_asset(contract, calendar, len(order) - order[contract.dataset], portal) for contract in contracts]
 
 
-def source_asset(contract: Contract, calendar: dg.MonthlyPartitionsDefinition | None, priority: int) -> dg.AssetsDefinition:
+def source_asset(
+    contract: Contract, calendar: dg.MonthlyPartitionsDefinition | None, priority: int, portal: str
+) -> dg.AssetsDefinition:
     """The asset of one contract. ``priority`` puts referenced datasets first without making them block the others."""
     key = source_key(contract.dataset)
     partitions = calendar if contract.partition else None
 
     @dg.multi_asset(
         name=f"raw__{contract.dataset}",
-        specs=[_spec(contract, key, partitions)],
+        specs=[_spec(contract, key, partitions, portal)],
         check_specs=list(_check_specs(contract, key)),
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
@@ -79,13 +81,13 @@ def source_asset(contract: Contract, calendar: dg.MonthlyPartitionsDefinition | 
     return load
 
 
-def _spec(contract: Contract, key: dg.AssetKey, partitions: dg.MonthlyPartitionsDefinition | None) -> dg.AssetSpec:
+def _spec(contract: Contract, key: dg.AssetKey, partitions: dg.MonthlyPartitionsDefinition | None, portal: str) -> dg.AssetSpec:
     schema = dg.TableSchema(
         columns=[
             dg.TableColumn(
                 name=name,
                 type=kind,
-                description=f"{column.business_name} / {column.description}",
+                description=with_trace(f"{column.business_name} / {column.description}", portal, contract.table, name),
                 tags={"classification": column.classification, "pdpa_role": column.pdpa_role},
             )
             for column in contract.columns
@@ -116,6 +118,7 @@ def _spec(contract: Contract, key: dg.AssetKey, partitions: dg.MonthlyPartitions
             "grain": contract.grain,
             "arrives_as": contract.layout.format,
             "frequency": contract.service_level.frequency or "ad hoc",
+            "trace": trace_link(portal, contract.table),
         },
     )
 

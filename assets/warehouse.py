@@ -1,4 +1,4 @@
-"""One asset, and one step, for each dbt model, with its tests as checks.
+"""One asset, and one step, for each dbt model, seed and snapshot, with its tests as checks.
 
 A step a model: Dagster would hold back a whole dbt multi-asset for one failed source. dbt runs inside the run's own process; the
 first step builds all models that nothing holds back in one invocation, the other steps report what became of theirs.
@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from assets.platform import Platform, report
+from assets.platform import Platform, report, trace_link, with_trace
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import Identity
 from dopa_pipelines.transform import Model, NodeResult, Project, Test
@@ -21,17 +21,17 @@ def model_key(target: str) -> dg.AssetKey:
     return dg.AssetKey(target.split("."))
 
 
-def model_assets(project: Project) -> list[dg.AssetsDefinition]:
-    """An asset a model of the project."""
-    return [model_asset(model) for model in project.models]
+def model_assets(project: Project, portal: str) -> list[dg.AssetsDefinition]:
+    """An asset a model of the project. ``portal``: the address that its links begin with."""
+    return [model_asset(model, portal) for model in project.models]
 
 
-def model_asset(model: Model) -> dg.AssetsDefinition:
+def model_asset(model: Model, portal: str) -> dg.AssetsDefinition:
     key = model_key(model.target)
 
     @dg.multi_asset(
         name=f"{model.schema}__{model.name}",
-        specs=[_spec(model, key)],
+        specs=[_spec(model, key, portal)],
         check_specs=[*(_check_spec(test, key) for test in model.tests), _column_lineage_spec(key)],
     )
     def build(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
@@ -139,10 +139,14 @@ def _column_lineage(named: Identity, edges: Sequence[ColumnEdge]) -> dict[str, A
     }
 
 
-def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
+def _spec(model: Model, key: dg.AssetKey, portal: str) -> dg.AssetSpec:
     owner = model.meta.get("owner")
     columns = [
-        dg.TableColumn(name=name, type=column.get("data_type") or "", description=column.get("description") or None)
+        dg.TableColumn(
+            name=name,
+            type=column.get("data_type") or "",
+            description=with_trace(column.get("description") or "", portal, model.target, name),
+        )
         for name, column in model.columns.items()
     ]
     return dg.AssetSpec(
@@ -151,14 +155,14 @@ def _spec(model: Model, key: dg.AssetKey) -> dg.AssetSpec:
         description=model.description,
         group_name=model.schema,
         owners=[owner] if isinstance(owner, str) and "@" in owner else None,
-        kinds={"dbt", "postgres", model.materialized if model.materialized in ("view", "table") else "table"},
+        kinds={"dbt", "postgres", model.materialized if model.materialized in ("view", "seed", "snapshot") else "table"},
         tags={"layer": model.schema, **{tag: "" for tag in model.tags if tag != model.schema}},
         code_version=model.checksum,
         metadata={
             "dagster/column_schema": dg.TableSchema(columns=columns),
             "dagster/table_name": model.target,
             "dbt_model": f"dbt_project/{model.path}",
-            "trace": f"dopa trace {model.target} --up --down --format html > {model.name}.html",
+            "trace": trace_link(portal, model.target),
         },
     )
 
@@ -186,6 +190,7 @@ def _column_lineage_result(key: dg.AssetKey, problem: str | None) -> dg.AssetChe
 def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, Any]:
     facts: dict[str, Any] = {"seconds": round(built.seconds, 3)}
     facts |= platform.column_lineage.get(model.target, {})
+    facts["dagster/column_schema"] = _built_columns(platform, model)
     if model.materialized == "view":
         return facts
     with platform.warehouse.connect() as connection:
@@ -195,6 +200,22 @@ def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, 
     if row and row[0] is not None:
         facts["dagster/row_count"] = int(row[0])
     return facts
+
+
+def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
+    """The columns as they were built, with the types that they have in the warehouse, whether or not the yml says them."""
+    with platform.warehouse.connect() as connection:
+        rows = connection.execute(
+            """
+            select a.attname::text, format_type(a.atttypid, a.atttypmod)
+            from pg_catalog.pg_attribute a
+            where a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) and a.attnum > 0 and not a.attisdropped
+            order by a.attnum
+            """,
+            (model.schema, model.name),
+        ).fetchall()
+    described = {name: column.get("description") or None for name, column in model.columns.items()}
+    return dg.TableSchema(columns=[dg.TableColumn(name, kind, described.get(name)) for name, kind in rows])
 
 
 def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg.AssetCheckResult:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import definitions, ingest, lineage, lineage_graph, orchestration
+from benchmarks import definitions, ingest, lineage, lineage_graph, orchestration, recording
 from benchmarks.measure import Row
 from dopa_pipelines.settings import Settings
 
@@ -26,12 +26,26 @@ def main() -> None:
         rows += orchestration.measure(settings)
         rows += lineage.measure(settings)
         rows += lineage_graph.measure(settings)
+        rows += recording.measure(Settings(state=Path(folder) / "recording" / "state"))
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")
     for row in rows:
         shown.add_row(*row.cells())
     Console(width=150).print(shown)
     TARGET.write_text(_markdown(rows), "utf-8")
+
+
+def put_rows(rows: list[Row]) -> None:
+    """Put rows that were measured apart into the page: in the place of those of the same name, or at its end."""
+    lines = TARGET.read_text("utf-8").splitlines()
+    for row in rows:
+        line = f"| {' | '.join(row.cells())} |"
+        places = [place for place, there in enumerate(lines) if there.startswith(f"| {row.what} |")]
+        if places:
+            lines[places[0]] = line
+        else:
+            lines.append(line)
+    TARGET.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def _markdown(rows: list[Row]) -> str:

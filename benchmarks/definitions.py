@@ -34,7 +34,7 @@ every = Contracts(contracts.by_dataset | {{contract.dataset: contract for contra
 copies = itertools.islice(itertools.cycle(models), {MODELS} - len(models))
 all_models = models + [replace(model, name=f"{{model.name}}_{{n}}", inputs=()) for n, model in enumerate(copies)]
 defs = dg.Definitions(
-    assets=[*source_assets(every), *(model_asset(model) for model in all_models)],
+    assets=[*source_assets(every, settings.portal_address), *(model_asset(model, PORTAL) for model in all_models)],
     resources={{"platform": platform_resource}}, executor=dg.in_process_executor,
 )
 assert len(list(defs.resolve_asset_graph().get_all_asset_keys())) == {DATASETS + MODELS}

@@ -165,7 +165,7 @@ class _Measures:
 
     def workbook(self) -> Row:
         import fastexcel
-        import xlsxwriter  # type: ignore[import-untyped]
+        import xlsxwriter
 
         text = self.file("csv", MAIN)
         path = self.folder / "register.xlsx"

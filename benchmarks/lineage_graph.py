@@ -126,7 +126,7 @@ def _runs(settings: Settings) -> list[Row]:
 
     with open_warehouse(settings) as warehouse, warehouse.connect(Role.LOADER) as connection:
         project = Project(settings, warehouse)
-        models, sql = project.models, compiled(project)
+        models, sql = [model for model in project.models if not model.is_seed], compiled(project)
         contracts = list(load_contracts(settings.contracts))
         for contract in contracts:
             text = contract.path.read_text("utf-8")

@@ -31,9 +31,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     events, forwarded = events_asset()
     return dg.Definitions(
         assets=[
-            *source_assets(contracts),
-            *model_assets(Project(settings)),
-            *publication_assets(publications.publications),
+            *source_assets(contracts, settings.portal_address),
+            *model_assets(Project(settings), settings.portal_address),
+            *publication_assets(publications.publications, settings.portal_address),
             *catalogue_assets(settings, publications.publications),
             events,
         ],

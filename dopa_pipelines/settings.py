@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,6 +46,8 @@ class Settings(BaseSettings):
     state: Path = Field(DEFAULT_STATE, description="Folder of everything the platform keeps")
     warehouse_url: SecretStr | None = Field(None, description="URL of a PostgreSQL 15+ server; unset: embedded")
     port: int = Field(3000, ge=1, le=65535, description="Loopback port of the Dagster UI")
+    portal_port: int = Field(3001, ge=1, le=65535, description="Port of the portal")
+    portal_url: str | None = Field(None, description="Address by which others reach the portal; default its loopback port")
     drop_zone: Path | None = Field(None, description="Where deliveries arrive: <bureau>/<dataset>/<file>; default <state>/drop")
     releases: Path | None = Field(None, description="Where releases are written; default <state>/releases")
     contracts: Path = Field(DEFAULT_CONTRACTS, description="Folder of contracts and publications")
@@ -57,12 +60,30 @@ class Settings(BaseSettings):
     ckan_organisation: str | None = Field(None, description="Name or id of the organisation there that datasets belong to")
 
     @field_validator(
-        "warehouse_url", "drop_zone", "releases", "postgres_user", "ckan_url", "ckan_token", "ckan_organisation", mode="before"
+        "warehouse_url",
+        "portal_url",
+        "drop_zone",
+        "releases",
+        "postgres_user",
+        "ckan_url",
+        "ckan_token",
+        "ckan_organisation",
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         """An empty variable (``DOPA_WAREHOUSE_URL= make demo``) means that it isn't set."""
         return None if value == "" else value
+
+    @field_validator("portal_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError("it must be an address such as https://data.example.go.th or https://example.go.th/portal")
+        return value.rstrip("/")
 
     @model_validator(mode="after")
     def _absolute(self) -> Settings:
@@ -80,6 +101,11 @@ class Settings(BaseSettings):
     def root(self) -> Path:
         """The project's root folder, where ``assets``, ``sensors`` and ``dbt_project`` lie."""
         return project_root()
+
+    @property
+    def portal_address(self) -> str:
+        """Where the portal is reached, without a slash at the end: what links to it begin with."""
+        return self.portal_url or f"http://127.0.0.1:{self.portal_port}"
 
     @property
     def drop_path(self) -> Path:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.platform import AUTOMATIC
 from assets.sources import monthly_partitions, source_key
 from dopa_pipelines.contracts import Contract, Contracts
 from dopa_pipelines.settings import load_settings
 from dopa_pipelines.warehouse import open_warehouse
-from sensors.schedules import AUTOMATIC
 
 INTERVAL_SECONDS = 30
 

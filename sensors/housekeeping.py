@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from assets.platform import AUTOMATIC
 from dopa_pipelines.settings import load_settings
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 from dopa_pipelines.warehouse.dagster_storage import dead_runs, purge_events
-from sensors.schedules import AUTOMATIC
 
 INTERVAL_SECONDS = 60
 

@@ -6,11 +6,11 @@ Nothing is sent where nothing is configured (``openlineage.yml``, ``OPENLINEAGE_
 
 import dagster as dg
 
+from assets.platform import AUTOMATIC
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 from dopa_pipelines.warehouse.work import end_dead_work
-from sensors.schedules import AUTOMATIC
 
 INTERVAL_SECONDS = 30
 EVENTS = dg.AssetKey(["lineage", "events"])

@@ -6,13 +6,13 @@ at never runs anything.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from assets.catalogue import GROUP, catalogue_key
+from assets.platform import AUTOMATIC
 from assets.proof import lineage_proof
 from assets.publications import publication_key
 from dopa_pipelines.publishing import TIMEZONE, Publication
@@ -20,7 +20,6 @@ from dopa_pipelines.settings import Settings
 
 NIGHTLY = "0 2 * * *"
 PROOF = "0 5 * * *"
-AUTOMATIC = os.environ.get("DOPA_AUTOMATION") == "1"
 
 EVERYTHING = dg.define_asset_job(
     "everything", dg.AssetSelection.all(), description="All silos in, all models built, all extracts out"

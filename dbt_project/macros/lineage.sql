@@ -1,15 +1,21 @@
-{#- Lineage is part of the write: this post-hook of every model runs in the model's own transaction, so that the record
-    and the rows commit together, also when dbt is run by hand. The server adds transaction, user and time, and finds
+{#- Lineage is part of the write: this post-hook of every model, seed and snapshot runs in its own transaction, so that the
+    record and the rows commit together, also when dbt is run by hand. The server adds transaction, user and time, and finds
     the latest write of each input.
 
     Beside the compiled SQL and its checksum, the code is the git commit in DOPA_GIT_COMMIT, which `dopa` sets; dbt cannot ask git.
 
     The run is DOPA_RUN_ID (the run of `dopa` or Dagster that started dbt; its parent, if any, DOPA_PARENT_RUN_ID), or
-    else dbt's own invocation. A view holds no rows of its own: its rows_out is null. -#}
+    else dbt's own invocation. DOPA_ACTOR, which `dopa` sets too, is who started it; of a dbt by hand only the role is known. A
+    view holds no rows of its own: its rows_out is null.
+
+    A seed is made of its file: that is what it reads, and its checksum, as dbt takes it (of the text without blanks at its ends),
+    is that of the code. Of a snapshot, what its own columns are made of is recorded; of it and of an incremental
+    model, whether the table was there before and keeps what it held: the type of its rows is as old as the table. -#}
 {% macro record_write() -%}
-    {%- if execute and flags.WHICH in ('run', 'build', 'seed', 'snapshot', 'retry', 'clone') -%}
+    {%- if execute and flags.WHICH in work_commands() -%}
     {%- set compiled = (model.get('compiled_code') or '') | trim -%}
     {%- set holds_rows = model.config.materialized not in ('view', 'ephemeral') -%}
+    {%- set is_seed = model.resource_type == 'seed' -%}
     {%- set inputs = inputs_of(model) %}
     select lineage.record_write(
         'model',
@@ -19,21 +25,32 @@
         jsonb_strip_nulls(jsonb_build_object(
             'unique_id', {{ quoted(model.unique_id) }},
             'path', {{ quoted(model.original_file_path) }},
+            {% if is_seed -%}
+            'checksum', {{ quoted(model.checksum.checksum) }},
+            'fields', {{ quoted(tojson(load_agate_table().column_names | list)) }}::jsonb,
+            {% else -%}
             'checksum', encode(sha256(convert_to(code.compiled, 'UTF8')), 'hex'),
             'compiled', code.compiled,
+            {% endif -%}
+            'snapshot', {{ quoted(tojson(snapshot_of(model))) ~ '::jsonb' if model.resource_type == 'snapshot' else 'null' }},
             'git_commit', {{ quoted(env_var('DOPA_GIT_COMMIT')) if env_var('DOPA_GIT_COMMIT', '') else 'null' }},
             'git_changed', {{ 'true' if env_var('DOPA_GIT_COMMIT', '') and env_var('DOPA_GIT_CHANGED', '') == '1' else 'null' }}
         )),
         {{ quoted(model.checksum.checksum) }},
         {{ quoted(tojson(inputs)) }}::jsonb,
-        null,
+        {% if is_seed %}(select count(*) from {{ this }}){% else %}null{% endif %},
         {% if holds_rows %}(select count(*) from {{ this }}){% else %}null{% endif %},
-        jsonb_build_object(
+        jsonb_strip_nulls(jsonb_build_object(
             'materialized', {{ quoted(model.config.materialized) }},
+            'file', {{ quoted('dbt_project/' ~ model.original_file_path) if is_seed else 'null' }},
+            'kept', {% if model.config.materialized in ('incremental', 'snapshot') -%}
+            (select t.xmin <> pg_current_xact_id()::xid from pg_type as t where t.typrelid = {{ quoted(this) }}::regclass)
+            {%- else %}null{% endif %},
             'dbt_version', {{ quoted(dbt_version) }},
             'invocation_id', {{ quoted(invocation_id) }},
-            'work', {{ quoted(work_id(model.unique_id)) }}
-        ),
+            'work', {{ quoted(work_id(model.unique_id)) }},
+            'actor', {% if env_var('DOPA_ACTOR', '') %}{{ quoted(env_var('DOPA_ACTOR')) }}::text{% else %}null{% endif %}
+        )),
         {{ quoted(target.name) }}
     )
     from (select {{ quoted(compiled) }}::text as compiled) as code
@@ -41,13 +58,29 @@
 {%- endmacro %}
 
 
-{#- What a node reads, as lineage.write has it. -#}
+{#- What a node reads, as lineage.write has it; a seed its file. -#}
 {% macro inputs_of(node) -%}
     {%- set inputs = [] -%}
+    {%- if node.resource_type == 'seed' -%}
+        {%- do inputs.append({'namespace': 'file', 'name': 'dbt_project/' ~ node.original_file_path}) -%}
+    {%- endif -%}
     {%- for input in nodes_read(node) -%}
         {%- do inputs.append({'name': input.schema ~ '.' ~ (input.get('identifier') or input.alias)}) -%}
     {%- endfor -%}
     {{ return(inputs) }}
+{%- endmacro %}
+
+
+{#- What a snapshot's own columns are called and made of: see dbt's macros/materializations/snapshots. -#}
+{% macro snapshot_of(node) -%}
+    {{ return({
+        'strategy': node.config.get('strategy'),
+        'unique_key': node.config.get('unique_key'),
+        'updated_at': node.config.get('updated_at'),
+        'check_cols': node.config.get('check_cols'),
+        'hard_deletes': node.config.get('hard_deletes'),
+        'columns': config.get('snapshot_table_column_names') or get_snapshot_table_column_names()
+    }) }}
 {%- endmacro %}
 
 
@@ -77,7 +110,8 @@
 {#- The tables and views that a node reads, as nodes of the graph; those of an ephemeral model instead of it. -#}
 {% macro nodes_read(node) -%}
     {%- set found = [] -%}
-    {%- for unique_id in node.depends_on.nodes -%}
+    {#- A seed depends on macros only. -#}
+    {%- for unique_id in (node.depends_on.nodes if node.resource_type != 'seed' else []) -%}
         {%- set input = graph.sources.get(unique_id) or graph.nodes.get(unique_id) -%}
         {%- if input and input.get('config', {}).get('materialized') == 'ephemeral' -%}
             {%- do found.extend(nodes_read(input)) -%}

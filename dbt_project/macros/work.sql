@@ -1,9 +1,9 @@
 {#- That a model or the checks of a table began, and how they ended, outside the model's own transaction: what is rolled back is
     known too. What was written is told by record_write (macros/lineage.sql), which names the same work.
 
-    Every model begins its work in a pre-hook before its transaction; the checks of a table begin with the commit of its model,
-    or of tests alone when the run starts. on-run-end ends what has no write: models that failed, and all checks. A dbt that
-    is killed is found by `dopa status` and the housekeeping sensor: nobody holds its turn. -#}
+    Every model begins its work in a pre-hook before its transaction, as seeds and snapshots do; the checks of a table begin with
+    the commit of its model, or of tests alone when the run starts. on-run-end ends what has no write: models that failed, and all
+    checks. A dbt that is killed is found by `dopa status` and the housekeeping sensor: nobody holds its turn. -#}
 {% macro begin_work() -%}
     {%- if execute and flags.WHICH in work_commands() %}
     select lineage.begin_work(
@@ -34,7 +34,7 @@
     {%- if execute and flags.WHICH in ('build', 'test') -%}
     {%- set others = [] -%}
     {%- for unique_id in tested_nodes() -%}
-        {%- if flags.WHICH == 'test' or unique_id not in selected_resources or not unique_id.startswith('model.') -%}
+        {%- if flags.WHICH == 'test' or unique_id not in selected_resources or unique_id.startswith('source.') -%}
             {%- do others.append(graph.nodes.get(unique_id) or graph.sources.get(unique_id)) -%}
         {%- endif -%}
     {%- endfor -%}
@@ -67,7 +67,7 @@
     {%- set began, ends, checks = [], [], {} -%}
     {%- for result in results -%}
         {%- set node, status = result.node, result.status | string -%}
-        {%- if node.resource_type == 'model' and status in ('error', 'runtime error') -%}
+        {%- if node.resource_type in ('model', 'seed', 'snapshot') and status in ('error', 'runtime error') -%}
             {#- One that could not even be compiled did not come as far as its pre-hook. -#}
             {%- do began.append({
                 'work': work_id(node.unique_id), 'target': node.schema ~ '.' ~ node.alias, 'inputs': inputs_of(node),
@@ -125,7 +125,7 @@
 
 
 {% macro work_commands() -%}
-    {{ return(['run', 'build', 'retry', 'clone']) }}
+    {{ return(['run', 'build', 'seed', 'snapshot', 'retry', 'clone']) }}
 {%- endmacro %}
 
 
@@ -152,6 +152,7 @@
         'materialized': node.config.materialized,
         'documentation': node.description or none,
         'owner': (node.config.get('meta') or {}).get('owner'),
+        'actor': env_var('DOPA_ACTOR', '') or none,
         'code': {'path': 'dbt_project/' ~ node.original_file_path}
     }) }}
 {%- endmacro %}

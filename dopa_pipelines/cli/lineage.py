@@ -50,13 +50,16 @@ def sql_command(
     if as_json:
         print_json(lineage.as_json())
         return
-    shown = table("output", "depends on", "how")
-    for title, edges in [*lineage.columns, ("(which rows)", lineage.dataset)]:
-        for number, edge in enumerate(in_order(edges)):
-            shown.add_row("" if number else title, f"{edge.table}.{edge.column}", _how(edge))
-        if not edges and title != "(which rows)":
-            shown.add_row(title, "", "nothing")
-    out.print(shown)
+    for part in (lineage, *lineage.also):
+        if part is not lineage:
+            out.print(f"Besides, {f'of the table {part.target}' if part.target else 'what RETURNING gives'}:")
+        shown = table("output", "depends on", "how")
+        for title, edges in [*part.columns, ("(which rows)", part.dataset)]:
+            for number, edge in enumerate(in_order(edges)):
+                shown.add_row("" if number else title, f"{edge.table}.{edge.column}", _how(edge))
+            if not edges and title != "(which rows)":
+                shown.add_row(title, "", "nothing")
+        out.print(shown)
 
 
 def _how(edge: Edge) -> str:

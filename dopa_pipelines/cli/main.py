@@ -24,6 +24,7 @@ from dopa_pipelines.cli import (
     rebuilding,
     retaining,
     running,
+    serving,
     standing,
     tracing,
     verifying,
@@ -40,6 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 running.add_to(app)
+serving.add_to(app)
 ingesting.add_to(app)
 standing.add_to(app)
 tracing.add_to(app)

@@ -84,7 +84,7 @@ def demo_command(
         err.print("[bold]4/4[/] summary\n")
         _summary(settings, warehouse)
     out.print(f"\n{time.monotonic() - started:.1f} s in all. What next:")
-    out.print("  make up                       the Dagster UI on this state, until Ctrl-C")
+    out.print("  make up                       the Dagster UI and the portal on this state, until Ctrl-C")
     out.print("  dopa status                   what is loaded, waiting, rejected")
     out.print("  dopa trace hotels_licensed    from the extract back to the silo")
     out.print("  dopa quarantine list birth_event")
@@ -104,35 +104,53 @@ def _forget_other_demo(settings: Settings, before: dict[str, int], wanted: dict[
 
 def up_command(
     port: Annotated[int | None, typer.Option(help="Loopback port of the UI; default DOPA_PORT or 3000")] = None,
+    portal_port: Annotated[int | None, typer.Option(help="Loopback port of the portal; default DOPA_PORTAL_PORT or 3001")] = None,
 ) -> None:
-    """Serve the Dagster UI and its daemon until Ctrl-C."""
+    """Serve the Dagster UI, its daemon and the portal until Ctrl-C."""
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
     from dopa_pipelines.warehouse.ports import require_free_port
 
     settings = load_settings()
     chosen = port or settings.port
+    if portal_port is not None:
+        settings = settings.model_copy(update={"portal_port": portal_port})
     require_free_port(chosen)
+    require_free_port(settings.portal_port, setting="DOPA_PORTAL_PORT")
     with open_warehouse(settings) as warehouse, demo_silos(settings, warehouse):
-        environment = _environment(settings, warehouse) | {"DOPA_AUTOMATION": "1"}
+        # Assets link to the portal.
+        environment = _environment(settings, warehouse) | {
+            "DOPA_AUTOMATION": "1",
+            "DOPA_PORTAL_PORT": str(settings.portal_port),
+        }
         _prepare_manifest(settings, warehouse)
         workspace = ["--workspace", str(settings.root / "workspace.yaml")]
         with (
             _server(settings, environment, "dagster-webserver", "--host", "127.0.0.1", "--port", str(chosen), *workspace) as web,
             _server(settings, environment, "dagster-daemon", "run", *workspace) as daemon,
+            _server(settings, environment, "dopa", "portal", log="portal") as portal,
         ):
-            code = _serve_until_stopped(f"http://127.0.0.1:{chosen}", {"web server": web, "daemon": daemon}, settings)
+            code = _serve_until_stopped(
+                {
+                    "Dagster UI": f"http://127.0.0.1:{chosen}/server_info",
+                    "portal": f"http://127.0.0.1:{settings.portal_port}/health",
+                },
+                {"web server": web, "daemon": daemon, "portal": portal},
+                settings,
+            )
     raise typer.Exit(code)
 
 
 @contextmanager
-def _server(settings: Settings, environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def _server(
+    settings: Settings, environment: dict[str, str], program: str, *arguments: str, log: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server in a process group of its own, its output in the log folder; stopped with all that it started."""
-    log = settings.state / "logs" / f"{arguments[0]}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
+    path = settings.state / "logs" / f"{log or program}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
         process = subprocess.Popen(
-            [str(Path(sys.executable).with_name(arguments[0])), *arguments[1:]],
+            [str(Path(sys.executable).with_name(program)), *arguments],
             cwd=settings.root,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -151,15 +169,18 @@ def _server(settings: Settings, environment: dict[str, str], *arguments: str) ->
         process.wait()
 
 
-def _serve_until_stopped(address: str, servers: dict[str, subprocess.Popen[bytes]], settings: Settings) -> int:
-    """Say when the UI answers, then wait for Ctrl-C, SIGTERM, or the end of a server (exit code 4)."""
+def _serve_until_stopped(probes: dict[str, str], servers: dict[str, subprocess.Popen[bytes]], settings: Settings) -> int:
+    """Say when what serves pages answers, then wait for Ctrl-C, SIGTERM, or the end of a server (exit code 4).
+
+    ``probes``: an address of each, by its name, that answers once it is ready.
+    """
     import threading
 
     import httpx
 
     stopped = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in _STOPPING}
-    ready = False
+    waiting = dict(probes)
     try:
         with err.status("Dagster starts") as status:
             while not stopped.wait(1.0):
@@ -167,12 +188,15 @@ def _serve_until_stopped(address: str, servers: dict[str, subprocess.Popen[bytes
                     if process.poll() is not None:
                         fail(f"the {name} ended by itself; its log lies in {_shown(settings.state / 'logs')}")
                         return 4
-                if not ready:
+                for name, address in list(waiting.items()):
+                    ready = False
                     with suppress(httpx.HTTPError):
-                        ready = httpx.get(f"{address}/server_info", timeout=2).is_success
+                        ready = httpx.get(address, timeout=2).is_success
                     if ready:
-                        status.stop()
-                        err.print(f"Dagster UI: [bold]{address}[/]  (Ctrl-C stops it)")
+                        del waiting[name]
+                        if not waiting:
+                            status.stop()
+                        err.print(f"{name}: [bold]{address.rpartition('/')[0]}[/]  (Ctrl-C stops it)")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,10 +1,11 @@
-"""``dopa status``: what is loaded, waiting and rejected, runs whose process died, lineage events on their way out."""
+"""``dopa status``: what is loaded, waiting and rejected, runs whose process died, lineage that is sent out and proven."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ def status_command(
     from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.ingest import arrivals
     from dopa_pipelines.lineage.outbox import standing
+    from dopa_pipelines.lineage.verify import proven
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.held import held_back
     from dopa_pipelines.publishing.pushes import last_pushes
@@ -55,6 +57,7 @@ def status_command(
             events = standing(connection, receiver)
             held = held_back(connection)
             pushes = last_pushes(connection)
+            proof = proven(connection, settings.state)
             counts = deliveries_by_dataset(connection)
             for contract in contracts:
                 waiting = sum(item.pending for item in arrivals(connection, contract, settings.drop_path))
@@ -79,6 +82,7 @@ def status_command(
                 "aborted": [{"kind": kind, "target": target} for kind, target in aborted],
                 "lineage_events": events.as_dict(),
                 "catalogue": pushes,
+                "lineage_proof": asdict(proof),
                 "problems": [str(problem) for problem in problems],
             }
         )
@@ -101,6 +105,7 @@ def status_command(
     if events.configured or not events.healthy:
         out.print(str(events), style=None if events.healthy else "red", markup=False)
     _say_pushes(pushes)
+    out.print(str(proof), style=None if proof.healthy else "red", markup=False)
     for problem in problems:
         fail(str(problem))
 

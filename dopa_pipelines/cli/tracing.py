@@ -11,12 +11,13 @@ import typer
 from dopa_pipelines.cli.console import fail, out, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     import psycopg
 
     from dopa_pipelines.lineage.columntrace import ColumnWalk
-    from dopa_pipelines.lineage.trace import Direction
+    from dopa_pipelines.lineage.trace import Direction, Trace
     from dopa_pipelines.settings import Settings
     from dopa_pipelines.warehouse import Warehouse
 
@@ -53,7 +54,7 @@ def trace_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines (--format json)")] = False,
 ) -> None:
     """The path between silo file and extract, from the recorded writes: of datasets, or of a column."""
-    from dopa_pipelines.lineage import columntrace
+    from dopa_pipelines.lineage import asking, columntrace
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import Role, open_warehouse
 
@@ -67,17 +68,13 @@ def trace_command(
     with open_warehouse(settings) as warehouse, warehouse.connect(Role.READER) as connection:
         _catch_up(warehouse, settings, connection)
         at = columntrace.moment(connection, as_of) if as_of else None
-        places = {direction: columntrace.find_place(connection, dataset, direction) for direction in directions}
-        known = {direction: place for direction, place in places.items() if place is not None}
-        if form in (Format.TREE, Format.JSON) and not any(place.column for place in known.values()):
-            _trace_datasets(connection, dataset, directions, depth, at, form)
+        if form is Format.JSON:
+            print_json(asking.as_json(connection, dataset, directions, depth, at, indirect=indirect))
             return
-        if len(known) < len(directions):
-            _explain(connection, dataset, directions, at)
-        walks = {
-            direction: columntrace.walk(connection, place, direction, depth, at, indirect=indirect)
-            for direction, place in known.items()
-        }
+        if form is Format.TREE and not asking.names_column(connection, dataset, directions):
+            _show_datasets(asking.dataset_walks(connection, dataset, directions, depth, at), at)
+            return
+        walks = asking.column_walks(connection, dataset, directions, depth, at, indirect=indirect)
     _show(walks, form)
 
 
@@ -101,63 +98,25 @@ def _catch_up(warehouse: Warehouse, settings: Settings, connection: psycopg.Conn
             fail(f"the latest writes are not in this trace, they could not be recorded as columns: {error}")
 
 
-def _trace_datasets(
-    connection: psycopg.Connection[Any],
-    dataset: str,
-    directions: list[Direction],
-    depth: int | None,
-    at: datetime | None,
-    form: Format,
-) -> None:
-    from dopa_pipelines.lineage import columntrace
+def _show_datasets(traces: Mapping[Direction, Trace], at: datetime | None) -> None:
     from dopa_pipelines.lineage import trace as tracing
-    from dopa_pipelines.lineage.store import graph
 
-    known = graph(connection, at=at)
-    traces = {direction: tracing.trace(known, dataset, direction, depth) for direction in directions}
-    if form is Format.TREE:
-        if at is not None:
-            out.print(f"as of {at.astimezone(tracing.BANGKOK):%Y-%m-%d %H:%M}")
-        for found in traces.values():
-            out.print(tracing.as_tree(found))
-        return
-    shown = {}
-    for direction, found in traces.items():
-        names = [node.dataset for node in found.nodes]
-        made = columntrace.definitions(connection, names, at)
-        shown[direction] = tracing.as_json(found) | {
-            "as_of": at.isoformat() if at else None,
-            "definitions": [
-                columntrace.definition_json(made[node.dataset], node.label) for node in found.nodes if node.dataset in made
-            ],
-        }
-    print_json(next(iter(shown.values())) if len(shown) == 1 else shown)
+    if at is not None:
+        out.print(f"as of {at.astimezone(tracing.BANGKOK):%Y-%m-%d %H:%M}")
+    for found in traces.values():
+        out.print(tracing.as_tree(found))
 
 
-def _explain(connection: psycopg.Connection[Any], dataset: str, directions: list[Direction], at: datetime | None) -> None:
-    """Complain of a name in the words of the trace of datasets."""
-    from dopa_pipelines.errors import UserError
-    from dopa_pipelines.lineage import trace as tracing
-    from dopa_pipelines.lineage.store import graph
-
-    known = graph(connection, at=at)
-    for direction in directions:
-        node = tracing.find(known, dataset, direction)
-        raise UserError(f"The columns of {node.label} are not known; `dopa trace {dataset}` shows what was written")
-
-
-def _show(walks: dict[Direction, ColumnWalk], form: Format) -> None:
-    from dopa_pipelines.lineage import columntrace
+def _show(walks: Mapping[Direction, ColumnWalk], form: Format) -> None:
+    from dopa_pipelines.lineage import columntrace, drawing
 
     if form is Format.TREE:
         for walk in walks.values():
             out.print(columntrace.as_tree(walk), soft_wrap=True)
-    elif form is Format.JSON:
-        shown = {direction: columntrace.as_json(walk) for direction, walk in walks.items()}
-        print_json(next(iter(shown.values())) if len(shown) == 1 else shown)
+        return
+    picture = drawing.picture(list(walks.values()))
+    if form is Format.SVG:
+        drawn = drawing.as_svg(picture)
     else:
-        from dopa_pipelines.lineage import drawing
-
-        picture = drawing.picture(list(walks.values()))
-        draw = {Format.DOT: drawing.as_dot, Format.SVG: drawing.as_svg, Format.HTML: drawing.as_html}[form]
-        sys.stdout.write(draw(picture))
+        drawn = drawing.as_html(picture) if form is Format.HTML else drawing.as_dot(picture)
+    sys.stdout.write(drawn)

@@ -22,20 +22,22 @@ def add_to(_: typer.Typer) -> None:
 
 def verify_command(dataset: DatasetArgument = None, as_json: JsonOption = False) -> None:
     """Show that every row belongs to a recorded write and that no record was changed or lost. Exit code 4: it is otherwise."""
-    from dopa_pipelines.lineage.verify import verify
+    from dopa_pipelines.lineage.verify import note, verify
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
     settings = load_settings()
     with open_warehouse(settings) as warehouse, err.status("records and seals") as status:
         verdict = verify(warehouse, settings.releases_path, dataset, status.update)
+        if dataset is None:
+            note(warehouse, verdict, "by hand")
     if as_json:
         print_json(verdict.as_json())
     else:
         for finding in verdict.findings:
             fail(finding.message)
-        for note in verdict.notes:
-            out.print(note, markup=False)
+        for words in verdict.notes:
+            out.print(words, markup=False)
         out.print(
             f"{verdict.rows:,} rows of {verdict.tables:,} tables, {verdict.views:,} views, {verdict.writes:,} writes,"
             f" {verdict.events:,} events, {verdict.seals:,} seals and {verdict.anchors:,} anchors looked at: "

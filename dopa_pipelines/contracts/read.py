@@ -143,7 +143,7 @@ def load_contracts(folder: Path) -> Contracts:
     problems: list[Problem] = []
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
         try:
-            contract = read_contract(path)
+            contract = _read_once(path)
         except DocumentError as error:
             problems += error.problems
             continue
@@ -157,19 +157,37 @@ def load_contracts(folder: Path) -> Contracts:
     return Contracts(dict(sorted(found.items())), sorted(problems))
 
 
+# By path: the bytes of a contract and what was read of them. A run reads its contracts at its beginning and its end.
+_READ: dict[Path, tuple[bytes, Contract]] = {}
+
+
+def _read_once(path: Path) -> Contract:
+    """:func:`read_contract`, which costs ten milliseconds, unless this process has read the same bytes before."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return read_contract(path)  # which says what is wrong
+    kept = _READ.get(path)
+    if kept is None or kept[0] != content:
+        kept = _READ[path] = content, read_contract(path)
+    return kept[1]
+
+
 def _reference_problems(contract: Contract, known: Mapping[str, Contract]) -> Iterator[Problem]:
-    document = read_document(contract.path) if contract.references else None
     for position, column in enumerate(contract.columns):
-        if not column.reference or document is None:
+        if not column.reference:
             continue
         target = known.get(column.reference.dataset)
         keys = ("schema", 0, "properties", position, "relationships")
         if target is None:
             hint = did_you_mean(column.reference.dataset, known)
+            # Only for the line: most contracts have no such problem.
+            document = read_document(contract.path)
             yield document.problem(f"refers to dataset {column.reference.dataset!r}, which has no contract; {hint}", *keys)
         elif column.reference.column not in {name for name, _ in target.table_columns}:
             names = [name for name, _ in target.table_columns]
             hint = did_you_mean(column.reference.column, names)
+            document = read_document(contract.path)
             yield document.problem(f"refers to unknown column {target.dataset}.{column.reference.column}; {hint}", *keys)
 
 

@@ -59,7 +59,7 @@ with recursive chain (id) as (
 select w.id, w.kind, w.target, w.written_at, w.written_by, w.run_id, w.parent_run_id, w.version, w.rows_in, w.rows_out,
     w.transaction_id::text as transaction_id, w.cluster, w.code ->> 'checksum' as code_checksum,
     w.code ->> 'git_commit' as git_commit, w.code -> 'git_changed' as git_changed,
-    w.code ->> 'path' as path, w.code ->> 'compiled' as compiled, w.inputs, w.detail
+    w.code ->> 'path' as path, w.code ->> 'compiled' as compiled, w.inputs, w.detail, w.detail ->> 'actor' as actor
 from lineage.write w
 where w.id in (select id from chain)
    -- What became of these tables since: restored, moved, changed in form.
@@ -78,7 +78,7 @@ order by d.id
 """
 
 _EVENTS = """
-select e.id, e.event
+select e.id, lineage.whole_event(e.event) as event
 from lineage.event e
 where e.write_id = any(%(writes)s) or e.work_id in (
     -- Checks, and attempts that came to nothing.
@@ -94,6 +94,18 @@ select t.subject, t.id, t.write_id, t.told, t.write_told
 from lineage.sealable t
 where (t.subject = 'event' and t.id = any(%(events)s)) or (t.subject = 'digest' and t.write_id = any(%(writes)s))
 order by t.subject desc, t.id
+"""
+# Seals are over the names of facets, and a name is made of its facet.
+_FACETS = """
+select f.sha256, f.facet::text as told
+from lineage.facet f
+where f.sha256 in (
+    select n.name #>> '{}'
+    from lineage.event e
+    cross join lateral jsonb_path_query(e.event, '$.*.facets.*._facet') as n (name)
+    where e.id = any(%(events)s)
+)
+order by f.sha256
 """
 _DESCRIBING = (
     "release.json", "metadata.json", "data_dictionary.csv", "datapackage.json", "dcat.jsonld", "changes.json", "checksums.sha256",
@@ -117,6 +129,7 @@ class Evidence:
     sealed: list[Row]
     checks: list[Row]
     seals: list[Row]
+    facets: list[Row]
     columns: list[Row]
     picture: str
     findings: list[str] = field(default_factory=list)
@@ -159,6 +172,7 @@ def gather(connection: psycopg.Connection[Any], subject: str, releases: Path) ->
         }
         events = cursor.execute(_EVENTS, asked).fetchall()
         sealed = cursor.execute(_SEALED, asked | {"events": [event["id"] for event in events]}).fetchall()
+        facets = cursor.execute(_FACETS, {"events": [event["id"] for event in events]}).fetchall()
         seals = cursor.execute("select * from lineage.seal order by seq").fetchall()
     last = next(write for write in writes if write["id"] == start)
     picture, columns = _columns(connection, node.dataset, last["written_at"])
@@ -173,6 +187,7 @@ def gather(connection: psycopg.Connection[Any], subject: str, releases: Path) ->
         sealed=sealed,
         checks=_checks(events),
         seals=seals,
+        facets=facets,
         columns=columns,
         picture=picture,
         released=_released(releases, last),
@@ -275,8 +290,8 @@ def _content(evidence: Evidence) -> dict[str, bytes]:
         "verify.py": (files("dopa_pipelines.governance") / "templates" / "verify_bundle.py.txt").read_bytes(),
         "writes.csv": _csv(
             evidence.writes,
-            ("id", "kind", "target", "written_at", "written_by", "run_id", "parent_run_id", "version", "rows_in", "rows_out",
-             "code_checksum", "git_commit", "git_changed", "path", "transaction_id", "cluster", "inputs"),
+            ("id", "kind", "target", "written_at", "written_by", "actor", "run_id", "parent_run_id", "version", "rows_in",
+             "rows_out", "code_checksum", "git_commit", "git_changed", "path", "transaction_id", "cluster", "inputs"),
         ),
         "deliveries.csv": _csv(
             evidence.deliveries,
@@ -289,6 +304,7 @@ def _content(evidence: Evidence) -> dict[str, bytes]:
             evidence.columns, ("source", "source_column", "target", "target_column", "type", "subtype", "masking")
         ),
         "sealed.jsonl": _lines(evidence.sealed),
+        "facets.jsonl": _lines(evidence.facets),
         "chain.jsonl": _lines(evidence.seals),
     }  # fmt: skip
     if evidence.picture:

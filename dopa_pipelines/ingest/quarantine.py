@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-import xlsxwriter  # type: ignore[import-untyped]
+import xlsxwriter
 from psycopg import sql
 
 from dopa_pipelines.contracts import Contract

@@ -5,13 +5,18 @@ Belongs here: which columns a contract, compiled SQL or a publication makes out 
 
 What is the same as before costs a comparison of checksums. What cannot be resolved is recorded with the reason and without edges;
 its columns are then those of the catalog, so that what reads it can still be resolved.
+
+Of a table that is appended to (incremental models, snapshots, loads that add) the graph has the definition in force, by which
+its newest rows were made; earlier rows were made by the one that was in force then, which ``as_of`` a time finds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,16 +40,22 @@ Published = Mapping[str, Mapping[str, str]]
 FILE_NAME = "(file name)"
 """The field of a feed that a column is taken from which the contract fills from the file's name."""
 
-_EDITION = 1
+_EDITION = 2
 """Raised when the same text would give other edges than before: what was recorded is then made anew by the next write."""
-# Any number: who records takes turns on it.
-_TURN = 0x646F7061_636F6C73
+TURN = 0x646F7061_636F6C73
+"""Any number: who records columns takes turns on this advisory lock, before that of events."""
 _BATCH = 1000
+# As a migration of a raw table records it (ingest.tables).
+_RENAMED = re.compile(r"renamed (?P<old>\w+) to (?P<new>\w+)")
 
 
 @dataclass(frozen=True)
 class _Write:
-    """A write that the graph does not know yet. ``checksum``: of its code, as it was recorded."""
+    """A write that the graph does not know yet.
+
+    ``checksum``: of its code, as it was recorded; ``more``: what else decides its edges (``fields`` of a seed's file,
+    ``snapshot``, and ``kept`` where rows of earlier writes remain).
+    """
 
     id: int
     kind: str
@@ -52,6 +63,9 @@ class _Write:
     checksum: str | None
     version: str | None
     inputs: Sequence[Mapping[str, Any]]
+    changes: Sequence[str] = ()
+    """What a migration did to the table's columns, in words."""
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ def record_columns(
         writes, snapshot = _pending(conn, environment)
         if snapshot is None:
             return 0
-        conn.execute("select pg_advisory_xact_lock(%s)", (_TURN,))
+        conn.execute("select pg_advisory_xact_lock(%s)", (TURN,))
         # Who waited may find that another has recorded them meanwhile.
         writes, snapshot = _pending(conn, environment)
         for start in range(0, len(writes), batch):
@@ -118,8 +132,13 @@ _PENDING = """
 with seen as (select s.snapshot from lineage.columns_seen s where s.cluster = lineage.cluster())
 select w.id, w.kind, w.target, w.code ->> 'checksum' as checksum,
     coalesce(case when w.kind = 'release' then w.detail ->> 'version' end, w.version) as version,
-    w.inputs, w.environment, pg_current_snapshot()::text as snapshot,
-    w.kind in ('load', 'model', 'release') and w.detail ->> 'superseded' is distinct from 'true' as defines
+    w.inputs, jsonb_strip_nulls(jsonb_build_object(
+        'fields', w.code -> 'fields', 'snapshot', w.code -> 'snapshot',
+        'kept', case when w.detail ->> 'kept' = 'true' then true end
+    )) as more, w.environment, pg_current_snapshot()::text as snapshot,
+    case when jsonb_typeof(w.detail -> 'changes') = 'array' then w.detail -> 'changes' else '[]' end as changes,
+    w.kind in ('load', 'model', 'release') and w.detail ->> 'superseded' is distinct from 'true'
+        or w.kind = 'migration' and w.detail ? 'changes' as defines
 from lineage.write w
 where w.transaction_id >= coalesce((select pg_snapshot_xmin(snapshot) from seen), '0'::xid8)
     and not coalesce((select pg_visible_in_snapshot(w.transaction_id, snapshot) from seen), false)
@@ -132,7 +151,16 @@ def _pending(conn: Connection, environment: str) -> tuple[list[_Write], str | No
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_PENDING).fetchall()
     found = [
-        _Write(row["id"], row["kind"], row["target"], row["checksum"], row["version"], row["inputs"] or ())
+        _Write(
+            row["id"],
+            row["kind"],
+            row["target"],
+            row["checksum"],
+            row["version"],
+            row["inputs"] or (),
+            row["changes"],
+            row["more"],
+        )
         for row in rows
         if row["defines"] and row["environment"] == environment
     ]
@@ -211,6 +239,9 @@ class _Recorder:
         self._load([*datasets, *inputs])
         self._load(self.named.of_target(name) for found in self.known.values() if found for name in found.reads)
         for write, dataset in zip(writes, datasets, strict=True):
+            if write.kind == "migration":
+                self._follow_renames(write, dataset)
+                continue
             if self._is_known(write, dataset):
                 continue
             match write.kind:
@@ -272,6 +303,15 @@ class _Recorder:
         made.fields, made.edges = self._from_catalog(made.dataset), []
         return made
 
+    def _follow_renames(self, write: _Write, dataset: DatasetName) -> None:
+        """What was made of a column is made of it under its new name: PostgreSQL rewrites views so, and a table's rows came from
+        it. The definitions stay, since nobody wrote them anew."""
+        for change in write.changes:
+            if found := _RENAMED.fullmatch(change):
+                self.conn.execute(
+                    "select lineage.rename_field(%s, %s, %s, %s, %s)", (write.id, *dataset, found["old"], found["new"])
+                )
+
     # Loads
 
     def _of_load(self, write: _Write, dataset: DatasetName) -> Iterator[_Definition]:
@@ -320,7 +360,7 @@ class _Recorder:
     # Models
 
     def _of_model(self, write: _Write, dataset: DatasetName) -> Iterator[_Definition]:
-        from dopa_pipelines.lineage.columns import Lineage, LineageError, Schema, analyze
+        from dopa_pipelines.lineage.columns import Lineage, LineageError, Schema, analyze, analyze_snapshot
         from dopa_pipelines.lineage.columns.schema import Table, View
 
         row = self.conn.execute(
@@ -328,13 +368,11 @@ class _Recorder:
         ).fetchone()
         sql, path, unique_id = row or (None, None, None)
         made = _Definition(dataset, "model", _checksum(write), write.version)
+        if str(unique_id).startswith("seed."):
+            yield from self._of_seed(write, made)
+            return
         if not sql:
-            # A seed is a file of the project: nothing in the warehouse made it.
-            made.fields = self._from_catalog(dataset)
-            if str(unique_id).startswith("seed."):
-                yield made
-            else:
-                yield self._unresolved(made, f"the SQL of {write.target}", "was not recorded")
+            yield self._unresolved(made, f"the SQL of {write.target}", "was not recorded")
             return
         observed: list[_Definition] = []
 
@@ -355,7 +393,10 @@ class _Recorder:
                 known.find(*target.split(".", 1))
         lineage: Lineage | None = None
         try:
-            lineage = analyze(sql, known, statement=path or write.target)
+            if "snapshot" in write.more:
+                lineage = analyze_snapshot(sql, known, write.more["snapshot"], statement=path or write.target)
+            else:
+                lineage = analyze(sql, known, statement=path or write.target)
         except LineageError as error:
             self._unresolved(made, error.construct, error.reason, error.line, error.column)
         yield from observed
@@ -367,8 +408,22 @@ class _Recorder:
                 for title, edges in [*lineage.columns, (None, lineage.dataset)]
                 for edge in edges
             ]
-            if str(unique_id).startswith("snapshot."):
-                self._add_own_columns(made)
+            if write.more.get("kept"):
+                # Rows of earlier writes are still there, as they were.
+                itself = [ColumnEdge(dataset, title, dataset, title, "IDENTITY") for title in made.names]
+                made.edges += [edge for edge in itself if edge not in made.edges]
+        yield made
+
+    def _of_seed(self, write: _Write, made: _Definition) -> Iterator[_Definition]:
+        """A seed is a file of the project: what is in its first line is what the table has."""
+        names = [str(name) for name in write.more.get("fields") or ()]
+        if not names or len(write.inputs) != 1:
+            yield self._unresolved(made, f"the file of {write.target}", "was not recorded; build it anew")
+            return
+        file = self.named.canonical(write.inputs[0].get("namespace"), write.inputs[0]["name"])
+        made.fields = [{"name": name} for name in names]
+        made.edges = [ColumnEdge(file, name, made.dataset, name, "IDENTITY") for name in names]
+        yield _Definition(file, "feed", made.checksum, write.version, fields=made.fields)
         yield made
 
     def _columns_of(self, target: str, observed: list[_Definition]) -> tuple[str, ...]:
@@ -387,18 +442,17 @@ class _Recorder:
             self.known[dataset] = _Known("table", made.checksum, {}, names)
         return names
 
-    def _add_own_columns(self, made: _Definition) -> None:
-        """A snapshot has columns of dbt's own: what was known when, which no column of its query says."""
-        made.fields += [item for item in self._from_catalog(made.dataset) if item["name"] not in made.names]
-
 
 def contract_edges(contract: Contract, table: DatasetName, feed: DatasetName) -> tuple[list[dict[str, Any]], list[ColumnEdge]]:
     """The columns of a raw table with what the contract says of them, and the edges from the fields of its feed.
 
-    Text that is kept as it stands is IDENTITY; what is typed, repaired or taken from a date of three parts TRANSFORMATION.
+    Text that is kept as it stands is IDENTITY; what is typed, repaired or taken from a date of three parts TRANSFORMATION. Fields
+    that a row rule looks at decide by it which rows there are: FILTER.
     """
     unpivot = contract.layout.unpivot
     wide = [name for name, _ in _wide_fields(contract)]
+    judged = _judged(contract)
+    rows: dict[str, None] = {}
     fields: list[dict[str, Any]] = []
     edges: list[ColumnEdge] = []
     for column in contract.columns:
@@ -414,12 +468,27 @@ def contract_edges(contract: Contract, table: DatasetName, feed: DatasetName) ->
         for name, kind in column.table_columns:
             fields.append({"name": name, "type": kind} | _protection(column))
             edges += [ColumnEdge(feed, source, table, name, "IDENTITY" if kept else "TRANSFORMATION") for source in sources]
+        rows |= dict.fromkeys(sources if any(name in judged for name, _ in column.table_columns) else ())
+    edges += [ColumnEdge(feed, source, table, None, "FILTER") for source in rows]
     own = ["_delivery_id", "_row"]
     if contract.has_history:
         from dopa_pipelines.ingest.history import COLUMNS
 
         own += COLUMNS
     return fields + [{"name": name} for name in own], edges
+
+
+def _judged(contract: Contract) -> set[str]:
+    """The table's columns that row rules look at; of a rule that is no expression none, since nothing is loaded under it."""
+    if not contract.row_rules:
+        return set()
+    import polars as pl
+
+    found: set[str] = set()
+    for rule in contract.row_rules:
+        with suppress(pl.exceptions.PolarsError):
+            found |= set(pl.sql_expr(rule.expression).meta.root_names())
+    return found
 
 
 def _feed_fields(contract: Contract) -> list[dict[str, Any]]:
@@ -461,7 +530,7 @@ def _contract(document: str) -> Contract:
 
 
 def _checksum(write: _Write) -> str:
-    return _sha256(json.dumps([_EDITION, write.kind, write.checksum]))
+    return _sha256(json.dumps([_EDITION, write.kind, write.checksum, *([write.more] if write.more else [])], sort_keys=True))
 
 
 def _columns_checksum(names: Iterable[str]) -> str:

@@ -63,6 +63,7 @@ class Definition:
     write: int | None
     run_id: str | None
     written_by: str | None
+    actor: str | None
     code: Mapping[str, Any]
 
     @property
@@ -165,6 +166,7 @@ def _definitions(conn: Connection, ids: Sequence[int], at: datetime | None) -> I
             f"""
             select d.id, d.namespace, d.name, f.kind, coalesce(f.version, w.version) as version, f.fields, f.problem,
                 f.valid_from, nullif(f.valid_to, 'infinity') as valid_to, f.write_id as write, w.run_id, w.written_by,
+                w.detail ->> 'actor' as actor,
                 coalesce(w.code - 'compiled', '{{}}') as code
             from lineage.dataset d
             join lineage.definition f on f.dataset_id = d.id
@@ -439,7 +441,7 @@ def moment(conn: Connection, text: str) -> datetime:
     text = text.strip()
     try:
         return datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(), BANGKOK) - timedelta(microseconds=1)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         found = datetime.fromisoformat(text)
@@ -512,6 +514,7 @@ def definition_json(item: Definition, label: str) -> dict[str, Any]:
         "write": item.write,
         "run_id": item.run_id,
         "written_by": item.written_by,
+        "actor": item.actor,
         "since": item.valid_from.isoformat(),
         "until": item.valid_to.isoformat() if item.valid_to else None,
         "problem": item.problem,

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from dopa_pipelines.contracts.model import Contract
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.lineage.columns import LineageError, analyze
-from dopa_pipelines.lineage.columns.project import UNKNOWN, compiled, raw_schema
+from dopa_pipelines.lineage.columns import LineageError
+from dopa_pipelines.lineage.columns.project import UNKNOWN, compiled, raw_schema, resolved, seed_columns
 from dopa_pipelines.lineage.columns.schema import Schema
 from dopa_pipelines.transform import Project
 
@@ -90,8 +90,12 @@ def declared(project: Project, contracts: Iterable[Contract], sql: Mapping[str, 
     known = Schema(tables=dict(raw.tables))
     for model in project.models:
         made.inputs[model.target] = list(model.inputs)
+        if model.is_seed:
+            known.add(model.target, seed_columns(model))
+            made.columns[model.target] = list(model.file_fields)
+            continue
         try:
-            lineage = analyze(sql[model.target], known, statement=f"dbt_project/{model.path}")
+            lineage = resolved(model, sql[model.target], known, statement=f"dbt_project/{model.path}")
         except LineageError as error:
             made.problems[model.target] = str(error)
             # As its yml has it, so that what reads it can be resolved.

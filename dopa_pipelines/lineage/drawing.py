@@ -2,20 +2,21 @@
 
 Belongs here: what of a walk is drawn, a layered layout (Sugiyama: layers by longest path, order by barycentres), SVG, HTML, DOT.
 Does not belong here: the walk itself (``columntrace``). Pictures are made without other programs, hold no scripts and refer to
-nothing outside themselves.
+nothing outside themselves, unless they are drawn with links.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 from statistics import fmean
 
 from dopa_pipelines.lineage.columntrace import ColumnWalk, Definition, Place, how, problem_text, source_of, target_of
-from dopa_pipelines.lineage.naming import DatasetName
+from dopa_pipelines.lineage.model import ColumnEdge
+from dopa_pipelines.lineage.naming import DatasetName, is_project_file
 from dopa_pipelines.lineage.trace import BANGKOK
 
 MAX_ROWS = 450
@@ -28,6 +29,101 @@ FONT = "'Noto Sans Thai', 'Sarabun', 'Noto Sans', 'Leelawadee UI', 'Thonburi', '
 _HEAD, _ROW, _GAP, _BETWEEN, _MARGIN, _TOP = 38.0, 19.0, 22.0, 84.0, 24.0, 64.0
 _DUMMY = 8.0
 _SWEEPS = 12
+
+
+Link = Callable[[str, "str | None"], str]
+"""The address of a table's own page, by its label, or of a column's."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a picture says, in one language; figures are filled in by ``format``."""
+
+    up: str
+    down: str
+    both: str
+    as_of: str
+    made_by: Mapping[str, str]
+    ways: Mapping[str, str]
+    masked: str
+    unresolved: str
+    columns: str
+    more_columns: str
+    personal_columns: str
+    values: str
+    decides: str
+    contract: str
+    derived: str
+    only_some: str
+    not_drawn: str
+    beyond: str
+    folded: str
+    end: str
+
+    def way(self, edge: ColumnEdge) -> str:
+        """``aggregation, masked``."""
+        if not self.ways:
+            return how(edge)
+        return f"{self.ways.get(edge.subtype, edge.subtype.lower())}{self.masked if edge.masking else ''}"
+
+
+ENGLISH = Words(
+    up="where it came from",
+    down="where it went",
+    both="where it came from and where it went",
+    as_of=", as of {}",
+    made_by={
+        "load": "contract {}",
+        "model": "model {}",
+        "release": "release {}",
+        "feed": "silo",
+        "file": "file of the project",
+        "": "elsewhere",
+    },
+    ways={},  # OpenLineage's own
+    masked=", masked",
+    unresolved="not resolved: {}",
+    columns="{} columns",
+    more_columns="{} more columns",
+    personal_columns=", {} with personal data",
+    values="values",
+    decides="only decides rows or values",
+    contract="personal data, as the contract says",
+    derived="made from personal data",
+    only_some="{:,} columns are on the path: only those of {} are drawn",
+    not_drawn="{:,} edges that only decide rows or values are not drawn",
+    beyond="{:,} further edges lie beyond the depth asked for",
+    folded="{:,} columns that are not on the path are folded up",
+    end=".",
+)
+THAI = Words(
+    up="มาจากไหน",
+    down="นำไปใช้ที่ไหน",
+    both="มาจากไหน และนำไปใช้ที่ไหน",
+    as_of=" ณ {}",
+    made_by={
+        "load": "สัญญาข้อมูล {}", "model": "แบบจำลอง {}", "release": "ชุดเผยแพร่ {}", "feed": "ระบบต้นทาง", "file": "ไฟล์ของโครงการ",
+        "": "ระบบอื่น",
+    },
+    ways={
+        "IDENTITY": "คัดลอก", "TRANSFORMATION": "แปลงค่า", "AGGREGATION": "สรุปรวม", "JOIN": "เชื่อมตาราง", "FILTER": "คัดเลือก",
+        "GROUP_BY": "จัดกลุ่ม", "SORT": "เรียงลำดับ", "WINDOW": "ช่วงแถว", "CONDITIONAL": "เงื่อนไข",
+    },
+    masked=" (ปกปิด)",
+    unresolved="ระบุที่มาไม่ได้: {}",
+    columns="{} คอลัมน์",
+    more_columns="อีก {} คอลัมน์",
+    personal_columns=" มีข้อมูลส่วนบุคคล {}",
+    values="ค่าข้อมูล",
+    decides="มีผลเพียงว่าจะมีแถวหรือค่าใด",
+    contract="ข้อมูลส่วนบุคคลตามสัญญาข้อมูล",
+    derived="ได้มาจากข้อมูลส่วนบุคคล",
+    only_some="มี {:,} คอลัมน์บนเส้นทาง แสดงเฉพาะคอลัมน์ของ {}",
+    not_drawn="ไม่แสดง {:,} เส้นที่มีผลเพียงว่าจะมีแถวหรือค่าใด",
+    beyond="มีอีก {:,} เส้นที่อยู่ไกลกว่าจำนวนชั้นที่เลือก",
+    folded="ย่อ {:,} คอลัมน์ที่ไม่อยู่บนเส้นทาง",
+    end="",
+)  # fmt: skip
 
 
 @dataclass
@@ -45,13 +141,15 @@ class Row:
 class Table:
     """A dataset as it is drawn.
 
-    ``more``: columns that are not, ``more_marked`` of them with personal data; ``note``: what it was made by.
+    ``more``: columns that are not, ``more_marked`` of them with personal data; ``note``: what it was made by; ``known``: whether
+    anything but its name is.
     """
 
     dataset: DatasetName
     label: str
     kind: str
     note: str = ""
+    known: bool = False
     root: bool = False
     problem: str = ""
     rows: dict[str, Row] = field(default_factory=dict)
@@ -90,12 +188,13 @@ class Picture:
     lines: list[Line]
     notes: list[str]
     made: list[tuple[str, Definition]]
+    words: Words = ENGLISH
     bends: dict[tuple[DatasetName, DatasetName], list[tuple[float, float, float]]] = field(default_factory=dict)
     width: float = 0.0
     height: float = 0.0
 
 
-def picture(walks: Sequence[ColumnWalk]) -> Picture:
+def picture(walks: Sequence[ColumnWalk], words: Words = ENGLISH) -> Picture:
     """The picture of one walk, or of one up and one down from the same place."""
     labels = {name: label for walk in walks for name, label in walk.labels.items()}
     definitions = {name: made for walk in walks for name, made in walk.definitions.items()}
@@ -108,20 +207,20 @@ def picture(walks: Sequence[ColumnWalk]) -> Picture:
     whole = len(places) > MAX_ROWS
     if whole:
         kept = {root.dataset for root in roots}
-        notes.append(f"{len(places):,} columns are on the path: only those of {_list(labels[name] for name in kept)} are drawn")
+        notes.append(words.only_some.format(len(places), _list(labels[name] for name in kept)))
         places = dict.fromkeys(place for place in places if place.dataset in kept)
     if len(indirect) > MAX_INDIRECT or whole:
         if indirect:
-            notes.append(f"{len(indirect):,} edges that only decide rows or values are not drawn")
+            notes.append(words.not_drawn.format(len(indirect)))
         indirect = {}
     if hidden := sum(sum(walk.hidden.values()) for walk in walks):
-        notes.append(f"{hidden:,} further edges lie beyond the depth asked for")
+        notes.append(words.beyond.format(hidden))
 
     met = dict.fromkeys(
         [place.dataset for walk in walks for place in walk.distance]
         + [name for edge in [*direct, *indirect] for name in (edge.source, edge.target)]
     )
-    tables = {name: _table(name, labels.get(name, name.name), definitions.get(name), roots) for name in met}
+    tables = {name: _table(name, labels.get(name, name.name), definitions.get(name), roots, words) for name in met}
     for place in places:
         tables[place.dataset].rows[str(place.column)] = Row(str(place.column), True, marks.get(place))
     for edge in indirect:
@@ -130,8 +229,8 @@ def picture(walks: Sequence[ColumnWalk]) -> Picture:
                 tables[place.dataset].rows.setdefault(place.column, Row(place.column, False, marks.get(place)))
     for edge in direct:
         row = tables[edge.target].rows.get(str(edge.target_column))
-        if row is not None and how(edge) not in row.ways:
-            row.ways.append(how(edge))
+        if row is not None and words.way(edge) not in row.ways:
+            row.ways.append(words.way(edge))
     collapsed = 0
     for name, table in tables.items():
         columns = definitions[name].columns if name in definitions else ()
@@ -141,12 +240,12 @@ def picture(walks: Sequence[ColumnWalk]) -> Picture:
         table.more, table.more_marked = len(folded), sum(Place(name, column) in marks for column in folded)
         collapsed += table.more
     if collapsed and not whole:
-        notes.append(f"{collapsed:,} columns that are not on the path are folded up")
+        notes.append(words.folded.format(collapsed))
     lines = dict.fromkeys(
         [
             Line(
                 edge.source, _drawn(tables, source_of(edge)), edge.target, _drawn(tables, target_of(edge)), is_direct,
-                how(edge) if not whole else "",
+                words.way(edge) if not whole else "",
             )
             for found, is_direct in ((direct, True), (indirect, False))
             for edge in found
@@ -154,8 +253,9 @@ def picture(walks: Sequence[ColumnWalk]) -> Picture:
         ]
     )  # fmt: skip
     made = Picture(
-        _title(walks, labels), tables, list(lines), notes, [(labels[n], d) for n, d in definitions.items() if n in met]
-    )
+        _title(walks, labels, words), tables, list(lines), notes, [(labels[n], d) for n, d in definitions.items() if n in met],
+        words,
+    )  # fmt: skip
     _lay_out(made)
     return made
 
@@ -164,37 +264,30 @@ def _drawn(tables: Mapping[DatasetName, Table], place: Place) -> str | None:
     return place.column if place.column in tables[place.dataset].rows else None
 
 
-def _table(name: DatasetName, label: str, definition: Definition | None, roots: set[Place]) -> Table:
+def _table(name: DatasetName, label: str, definition: Definition | None, roots: set[Place], words: Words) -> Table:
     made = Table(name, label, definition.kind if definition else "external", root=any(name == root.dataset for root in roots))
     if definition is None:
         return made
-    made.note = made_by(definition)
+    made.known = True
+    made.note = made_by(definition, words)
     made.problem = problem_text(definition.problem) if definition.problem else ""
     return made
 
 
-def made_by(definition: Definition) -> str:
+def made_by(definition: Definition, words: Words = ENGLISH) -> str:
     """``contract 1.0.0``, ``model 1a2b3c4d``, ``release 2026-11-25-e24ef19f``, ``silo``."""
     version = definition.version or ""
-    match definition.kind:
-        case "load":
-            return f"contract {version}"
-        case "model":
-            return f"model {version[:8]}"
-        case "release":
-            return f"release {version}"
-        case "feed":
-            return "silo"
-        case _:
-            return "elsewhere"
+    kind = "file" if definition.kind == "feed" and is_project_file(definition.dataset) else definition.kind
+    said = words.made_by.get(kind, words.made_by[""])
+    return said.format(version[:8] if kind == "model" else version)
 
 
-def _title(walks: Sequence[ColumnWalk], labels: Mapping[DatasetName, str]) -> str:
+def _title(walks: Sequence[ColumnWalk], labels: Mapping[DatasetName, str], words: Words) -> str:
     root = walks[0].root
     name = f"{labels[root.dataset]}{f'.{root.column}' if root.column else ''}"
-    ways = {"up": "where it came from", "down": "where it went"}
-    when = f", as of {walks[0].at.astimezone(BANGKOK):%Y-%m-%d %H:%M}" if walks[0].at else ""
-    return f"{name}: {' and '.join(ways[walk.direction] for walk in walks)}{when}"
+    ways = words.both if len(walks) > 1 else words.up if walks[0].direction == "up" else words.down
+    when = words.as_of.format(f"{walks[0].at.astimezone(BANGKOK):%Y-%m-%d %H:%M}") if walks[0].at else ""
+    return f"{name}: {ways}{when}"
 
 
 def _list(names: Iterable[str]) -> str:
@@ -237,7 +330,7 @@ def _lay_out(made: Picture) -> None:
     x = _MARGIN
     across: list[tuple[float, float]] = []
     for column in columns:
-        width = max((_table_width(made.tables[item]) for item in column if item in made.tables), default=40.0)  # type: ignore[index]
+        width = max((_table_width(made.tables[item], made.words) for item in column if item in made.tables), default=40.0)  # type: ignore[index]
         for item in column:
             if item in made.tables:
                 table = made.tables[item]  # type: ignore[index]
@@ -375,13 +468,13 @@ def _ways(row: Row) -> str:
     return ", ".join(row.ways).lower()
 
 
-def _table_width(table: Table) -> float:
+def _table_width(table: Table, words: Words) -> float:
     rows = [
         min(text_width(row.name), _MAX_NAME) + text_width(_ways(row), 9.5) + (44 if row.mark else 34)
         for row in table.rows.values()
     ]
     head = min(text_width(table.label, 13) * _BOLD, _MAX_TITLE) + 20
-    return max([150.0, head, text_width(table.note, 10) + 24, text_width(_folded(table), 10) + 36, *rows])
+    return max([150.0, head, text_width(table.note, 10) + 24, text_width(_folded(table, words), 10) + 36, *rows])
 
 
 # SVG
@@ -412,13 +505,26 @@ text {{ font-family: {FONT}; font-size: 12px; fill: #1f2933; }}
 """.strip()
 
 
-def as_svg(made: Picture) -> str:
-    """The picture as a file of its own."""
+LINKED_STYLE = f"""{_STYLE}
+a .hit {{ fill: transparent; }}
+a:hover .hit, a:focus-visible .hit {{ fill: #cfe3f7; }}
+svg a:hover text, svg a:focus-visible text {{ fill: #0b5cad; text-decoration: underline; }}
+svg a:focus-visible {{ outline: none; }}
+"""
+"""The style sheet within a picture that has links."""
+
+
+def as_svg(made: Picture, link: Link | None = None) -> str:
+    """The picture as a file of its own. With ``link``, tables and columns lead to their own pages, and the table in question has
+    the id ``asked``."""
     width, height = f"{made.width:.0f}", f"{made.height:.0f}"
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    # To those who cannot see it, an image has no parts; a picture with links has.
+    role = "img" if link is None else "group"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="{role}">',
         f"<title>{escape(made.title)}</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{_STYLE if link is None else LINKED_STYLE}</style>",
         f'<rect width="{width}" height="{height}" fill="#f7f9fb"/>',
         f'<text class="title" x="{_MARGIN:.0f}" y="34">{escape(made.title)}</text>',
     ]
@@ -427,7 +533,7 @@ def as_svg(made: Picture) -> str:
     parts += [_line(made, line) for line in sorted(made.lines, key=lambda line: line.direct)]
     parts.append("</g>")
     for table in made.tables.values():
-        parts += _box(table)
+        parts += _box(table, made.words, link)
     parts += _legend(made)
     return "\n".join([*parts, "</svg>", ""])
 
@@ -453,67 +559,94 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
     return f"C{x + bend:.1f} {y:.1f} {to_x - bend:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}"
 
 
-def _box(table: Table) -> list[str]:
+def _box(table: Table, words: Words, link: Link | None) -> list[str]:
     x, y, width = table.x, table.y, table.width
-    parts = [
-        f'<g class="{table.kind}{" root" if table.root else ""}">',
-        f"<title>{escape(' · '.join(filter(None, (table.label, table.note, table.problem))))}</title>",
-        f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{table.height:.1f}" rx="4"/>',
+    named = ' id="asked"' if table.root and link is not None else ""
+    head = [
         f'<rect class="head" x="{x + 1:.1f}" y="{y + 1:.1f}" width="{width - 2:.1f}" height="{_HEAD - 4:.1f}" rx="3"/>',
         f'<text class="name" x="{x + 9:.1f}" y="{y + 16:.1f}">{escape(fitted(table.label, (width - 18) / _BOLD, 13))}</text>',
     ]
     if table.problem:
-        shown = fitted(f"not resolved: {table.problem}", width - 16, 10)
-        parts.append(f'<text class="problem" x="{x + 9:.1f}" y="{y + 29:.1f}">{escape(shown)}</text>')
+        shown = fitted(words.unresolved.format(table.problem), width - 16, 10)
+        head.append(f'<text class="problem" x="{x + 9:.1f}" y="{y + 29:.1f}">{escape(shown)}</text>')
     else:
-        parts.append(f'<text class="small" x="{x + 9:.1f}" y="{y + 29:.1f}">{escape(fitted(table.note, width - 16, 10))}</text>')
+        head.append(f'<text class="small" x="{x + 9:.1f}" y="{y + 29:.1f}">{escape(fitted(table.note, width - 16, 10))}</text>')
+    parts = [
+        f'<g{named} class="{table.kind}{" root" if table.root else ""}">',
+        f"<title>{escape(' · '.join(filter(None, (table.label, table.note, table.problem))))}</title>",
+        f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{table.height:.1f}" rx="4"/>',
+        *_linked(head, table, None, link),
+    ]
     for place, row in enumerate(table.rows.values()):
-        middle = y + _HEAD + _ROW * (place + 0.5)
-        left = x + 9
-        if table.root and row.path:
-            parts.append(
-                f'<rect class="asked" x="{x + 2:.1f}" y="{middle - _ROW / 2:.1f}" width="{width - 4:.1f}" height="{_ROW:.1f}"/>'
-            )
-        if row.mark:
-            parts.append(f'<circle class="{row.mark}" cx="{left + 3:.1f}" cy="{middle:.1f}" r="3.6"/>')
-            left += 13
-        name = escape(fitted(row.name, _MAX_NAME / _BOLD))
-        parts.append(f'<text class="{"path" if row.path else "off"}" x="{left:.1f}" y="{middle + 4:.1f}">{name}</text>')
-        if row.ways:
-            parts.append(f'<text class="way" x="{x + width - 8:.1f}" y="{middle + 3.5:.1f}">{escape(_ways(row))}</text>')
+        parts += _linked(_row(table, row, y + _HEAD + _ROW * (place + 0.5), link is not None), table, row.name, link)
     if table.more:
         middle = y + _HEAD + _ROW * (len(table.rows) + 0.5)
         left = x + 9
+        more = [] if link is None else [_hit(table, middle)]
         if table.more_marked:
-            parts.append(f'<circle class="contract" cx="{left + 3:.1f}" cy="{middle:.1f}" r="3.6"/>')
+            more.append(f'<circle class="contract" cx="{left + 3:.1f}" cy="{middle:.1f}" r="3.6"/>')
             left += 13
-        parts.append(f'<text class="note" x="{left:.1f}" y="{middle + 3.5:.1f}">{_folded(table)}</text>')
+        more.append(f'<text class="note" x="{left:.1f}" y="{middle + 3.5:.1f}">{_folded(table, words)}</text>')
+        parts += _linked(more, table, None, link)
     return [*parts, "</g>"]
 
 
-def _folded(table: Table) -> str:
+def _row(table: Table, row: Row, middle: float, hit: bool) -> list[str]:
+    x, width = table.x, table.width
+    parts = []
+    left = x + 9
+    if table.root and row.path:
+        parts.append(
+            f'<rect class="asked" x="{x + 2:.1f}" y="{middle - _ROW / 2:.1f}" width="{width - 4:.1f}" height="{_ROW:.1f}"/>'
+        )
+    if hit:
+        parts.append(_hit(table, middle))
+    if row.mark:
+        parts.append(f'<circle class="{row.mark}" cx="{left + 3:.1f}" cy="{middle:.1f}" r="3.6"/>')
+        left += 13
+    name = escape(fitted(row.name, _MAX_NAME / _BOLD))
+    parts.append(f'<text class="{"path" if row.path else "off"}" x="{left:.1f}" y="{middle + 4:.1f}">{name}</text>')
+    if row.ways:
+        parts.append(f'<text class="way" x="{x + width - 8:.1f}" y="{middle + 3.5:.1f}">{escape(_ways(row))}</text>')
+    return parts
+
+
+def _hit(table: Table, middle: float) -> str:
+    """What a pointer meets, between the letters, too."""
+    return (
+        f'<rect class="hit" x="{table.x + 2:.1f}" y="{middle - _ROW / 2:.1f}" width="{table.width - 4:.1f}" height="{_ROW:.1f}"/>'
+    )
+
+
+def _linked(parts: list[str], table: Table, column: str | None, link: Link | None) -> list[str]:
+    """``parts`` within a link to the page of the table or of its column, where there is one."""
+    if link is None or not table.known:
+        return parts
+    return [f'<a href="{escape(link(table.label, column))}">', *parts, "</a>"]
+
+
+def _folded(table: Table, words: Words) -> str:
     """``9 more columns, 2 with personal data``."""
-    words = f"{table.more} {'more ' if table.rows else ''}column{'' if table.more == 1 else 's'}"
-    return f"{words}, {table.more_marked} with personal data" if table.more_marked else words
+    said = (words.more_columns if table.rows else words.columns).format(table.more)
+    if table.more == 1:
+        said = said.removesuffix("s")
+    return f"{said}{words.personal_columns.format(table.more_marked)}" if table.more_marked else said
 
 
 def _legend(made: Picture) -> list[str]:
     y = made.height - _MARGIN - 18 * len(made.notes)
     x = _MARGIN
-    parts = [
-        f'<path class="direct" d="M{x:.0f} {y - 4:.0f}h28"/>',
-        f'<text class="small" x="{x + 34:.0f}" y="{y:.0f}">values</text>',
-    ]
-    x += 82
-    if any(not line.direct for line in made.lines):
-        parts += [
-            f'<path class="indirect" d="M{x:.0f} {y - 4:.0f}h28"/>',
-            f'<text class="small" x="{x + 34:.0f}" y="{y:.0f}">only decides rows or values</text>',
-        ]
-        x += 196
+    parts: list[str] = []
+    for kind, words in (("direct", made.words.values), ("indirect", made.words.decides)):
+        if kind == "direct" or any(not line.direct for line in made.lines):
+            parts += [
+                f'<path class="{kind}" d="M{x:.0f} {y - 4:.0f}h28"/>',
+                f'<text class="small" x="{x + 34:.0f}" y="{y:.0f}">{words}</text>',
+            ]
+            x += 54 + text_width(words, 10)
     marks = {row.mark for table in made.tables.values() for row in table.rows.values()}
     marks |= {"contract" for table in made.tables.values() if table.more_marked}
-    for mark, words in (("contract", "personal data, as the contract says"), ("derived", "made from personal data")):
+    for mark, words in (("contract", made.words.contract), ("derived", made.words.derived)):
         if mark in marks:
             parts += [
                 f'<circle class="{mark}" cx="{x + 4:.0f}" cy="{y - 4:.0f}" r="3.6"/>',
@@ -521,7 +654,7 @@ def _legend(made: Picture) -> list[str]:
             ]
             x += 36 + text_width(words, 10)
     for place, note in enumerate(made.notes, start=1):
-        parts.append(f'<text class="small" x="{_MARGIN:.0f}" y="{y + 18 * place:.0f}">{escape(note)}.</text>')
+        parts.append(f'<text class="small" x="{_MARGIN:.0f}" y="{y + 18 * place:.0f}">{escape(note)}{made.words.end}</text>')
     return parts
 
 
@@ -584,7 +717,7 @@ def as_dot(made: Picture) -> str:
             for place, row in enumerate(table.rows.values())
         ]
         if table.more:
-            rows.append(f'<tr><td align="left"><i>{_folded(table)}</i></td></tr>')
+            rows.append(f'<tr><td align="left"><i>{_folded(table, made.words)}</i></td></tr>')
         border = ' color="#0b5cad"' if table.root else ""
         parts.append(
             f'  {numbers[name]} [label=<<table border="0" cellborder="1" cellspacing="0"{border}>'

@@ -25,6 +25,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.columngraph import TURN as COLUMNS_TURN
 from dopa_pipelines.lineage.columngraph import record_imported
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import DatasetName, Identity, without_credentials
@@ -88,7 +89,9 @@ def import_events(connection: psycopg.Connection[Any], events: Sequence[Mapping[
     named = identity(connection)
     new, datasets, edges, column_edges = 0, set[DatasetName](), set[tuple[DatasetName, DatasetName]](), 0
     with connection.transaction():
-        # The turn of who tells our own events: ids are given out in the order of commits.
+        # The turn of who records columns, and of who tells our own events (ids are given out in the order of commits), in the
+        # order in which these take them.
+        connection.execute("select pg_advisory_xact_lock(%s)", (COLUMNS_TURN,))
         connection.execute("select pg_advisory_xact_lock(%s)", (_OF_US,))
         for event in events:
             read, written = _datasets(event, named)
@@ -115,9 +118,42 @@ def import_events(connection: psycopg.Connection[Any], events: Sequence[Mapping[
             if row and row[0] is not None:
                 new += 1
                 if event.get("eventType", "COMPLETE") == "COMPLETE":
-                    record_imported(connection, int(row[0]), columns, _fields(event, named))
+                    told, fields = _without_newer(connection, int(row[0]), named, columns, _fields(event, named))
+                    record_imported(connection, int(row[0]), told, fields)
     producers = tuple(sorted({str(event["producer"]) for event in events}))
     return Imported(without_credentials(source), len(events), new, len(datasets), len(edges), column_edges, producers)
+
+
+_NEWER = """
+select later.event
+from lineage.event this
+join lineage.imported_dataset i on i.direction = 'output' and (i.name, i.namespace) in (
+    select * from unnest(%s::text[], %s::text[])
+)
+join lineage.event later on later.id = i.event_id and later.event_time > this.event_time
+where this.id = %s and coalesce(later.event ->> 'eventType', 'COMPLETE') = 'COMPLETE'
+"""
+
+
+def _without_newer(
+    connection: psycopg.Connection[Any],
+    event: int,
+    named: Identity,
+    edges: Sequence[ColumnEdge],
+    fields: Mapping[DatasetName, Sequence[str]],
+) -> tuple[list[ColumnEdge], dict[DatasetName, Sequence[str]]]:
+    """What an event tells of columns but for datasets of which an event of a later time has told already: that one stays in
+    force, in whatever order they come."""
+    told = list(dict.fromkeys([*fields, *(edge.target for edge in edges)]))
+    known: set[DatasetName] = set()
+    if told:
+        rows = connection.execute(_NEWER, ([name.name for name in told], [name.namespace for name in told], event))
+        for (later,) in rows.fetchall():
+            known |= set(_fields(later, named)) | {edge.target for edge in imported_edges(later, named)}
+    return (
+        [edge for edge in edges if edge.target not in known],
+        {name: columns for name, columns in fields.items() if name not in known},
+    )
 
 
 def _fields(event: Mapping[str, Any], named: Identity) -> dict[DatasetName, list[str]]:

@@ -41,7 +41,7 @@ class Column:
 class Write:
     """One recorded write (a row of ``lineage.write``), with its delivery where it was a load.
 
-    ``version`` is of the contract, of the model's code, or of the release.
+    ``version`` is of the contract, of the model's code, or of the release; ``actor`` who started it, where that is known.
     """
 
     id: int
@@ -57,6 +57,7 @@ class Write:
     rows_quarantined: int | None = None
     file: str | None = None
     sha256: str | None = None
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,11 @@ def is_release(dataset: DatasetName) -> bool:
     return dataset.namespace == FILES and dataset.name.startswith(_RELEASES)
 
 
+def is_project_file(dataset: DatasetName) -> bool:
+    """Whether the dataset is a file of the dbt project, which a seed is made of: nobody delivers it."""
+    return dataset.namespace == FILES and dataset.name.startswith("dbt_project/")
+
+
 def without_credentials(location: str) -> str:
     """A location as it may be told to others: user, password, query and fragment are removed from a URL."""
     parts = urlsplit(location)

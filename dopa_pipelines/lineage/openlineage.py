@@ -477,9 +477,9 @@ def _engine(told: PendingWrite | PendingWork, context: Context) -> processing_en
 
 def _job_type(told: PendingWrite | PendingWork, context: Context) -> job_type_job.JobTypeJobFacet:
     by_dbt = told.kind == "model" or (told.kind == "check" and "unique_id" in told.facts)
-    return job_type_job.JobTypeJobFacet(
-        "BATCH", "DBT" if by_dbt else "DOPA", _JOB_TYPES.get(told.kind, told.kind.upper()), producer=context.producer
-    )
+    node = str(told.facts.get("unique_id") or told.code_facts.get("unique_id") or "").partition(".")[0].upper()
+    kind = node if told.kind == "model" and node in ("SEED", "SNAPSHOT") else _JOB_TYPES.get(told.kind, told.kind.upper())
+    return job_type_job.JobTypeJobFacet("BATCH", "DBT" if by_dbt else "DOPA", kind, producer=context.producer)
 
 
 def _job_facets(told: PendingWrite | PendingWork, context: Context) -> dict[str, JobFacet]:

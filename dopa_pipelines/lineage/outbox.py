@@ -200,7 +200,8 @@ def _send(connection: psycopg.Connection[Any], sender: _Sender, done: Pass, at_o
         while True:
             with connection.cursor(row_factory=dict_row) as cursor:
                 rows = cursor.execute(
-                    "select e.id, e.run_id, e.event, coalesce(o.attempts, 0) as attempts, o.sent_before,"
+                    "select e.id, e.run_id, lineage.whole_event(e.event) as event, coalesce(o.attempts, 0) as attempts,"
+                    " o.sent_before,"
                     f" coalesce(o.next_try > clock_timestamp(), false) as later {_WAITING} and e.id > %s order by e.id limit %s",
                     (after, _BATCH),
                 ).fetchall()

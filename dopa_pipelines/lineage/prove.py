@@ -1,8 +1,9 @@
 """Whether claimed lineage is true, asked of PostgreSQL: change one column, run the statement again, see what differs.
 
 This module knows no SQL. It fills the base tables with small generated data, changes one column of one table at a time and
-compares what comes out. Each dependence that it sees must be explained by an edge (``columns`` claims them); what is claimed and
-never seen is counted, since claiming everything would explain everything.
+compares what comes out; of a statement that changes a table, what that table then holds. Each dependence that it sees must be
+explained by an edge (``columns`` claims them); what is claimed and never seen is counted, since claiming everything would explain
+everything.
 
 All of it happens in schemas of its own inside a transaction that is rolled back, so it may run on any database where the role can
 create schemas. Names of the statement that carry a schema are led there by replacing the schema's name in its text.
@@ -163,6 +164,15 @@ def prove(
     return trial.proof
 
 
+def prove_all(connection: psycopg.Connection[Any], sql: str, schema: Schema, lineage: Lineage, *, name: str = "") -> list[Proof]:
+    """Proofs of all that a statement does: one of its output, and one of each part of ``Lineage.also``, as ``prove`` has them."""
+    made = []
+    for part in (lineage, *lineage.also):
+        called = name if part is lineage else f"{name}: {part.target or 'returning'}"
+        made.append(prove(connection, sql, schema, part, name=called))
+    return made
+
+
 @dataclass(frozen=True)
 class _Result:
     """What a run gave: a fingerprint of each column and of the rows."""
@@ -225,8 +235,8 @@ class _Trial:
             self.proof.claims.add(claim)
 
     def _target(self) -> Place | None:
-        """The table that the statement fills, which stays empty before."""
-        if self.lineage.target is None:
+        """The table that the statement fills, which stays empty before: what comes out is what it puts in."""
+        if self.lineage.target is None or self.lineage.kept:
             return None
         *before, name = self.lineage.target.split(".")
         for candidate in before or self.schema.search_path:

@@ -9,7 +9,7 @@ import psycopg
 
 from dopa_pipelines.contracts.model import Contract
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.lineage.columns.project import compiled, lineages, raw_schema
+from dopa_pipelines.lineage.columns.project import UNKNOWN, compiled, lineages, raw_schema, seed_columns
 from dopa_pipelines.lineage.columns.schema import Schema, Table, View
 from dopa_pipelines.lineage.prove import Proof, column_types, prove
 from dopa_pipelines.transform import Project
@@ -35,10 +35,15 @@ def prove_models(
     sql = compiled(project) if sql is None else sql
     as_views = Schema(tables=dict(raw.tables))
     for model in models:
-        as_views.tables[(model.schema, model.name)] = View(model.target, sql[model.target])
+        place = (model.schema, model.name)
+        if model.is_seed:
+            kinds = {name: "text" if kind == UNKNOWN else kind for name, kind in seed_columns(model).items()}
+            as_views.tables[place] = Table(model.target, kinds)
+        else:
+            as_views.tables[place] = View(model.target, sql[model.target])
     # What type a model's column has, only the database can tell.
     types = column_types(connection, as_views)
-    tables: dict[tuple[str, str], Table | View] = dict(raw.tables)
+    tables: dict[tuple[str, str], Table | View] = dict(as_views.base_tables())
     for place, columns in types.items():
         tables[place] = Table(".".join(place), columns)
     schema = Schema(tables=tables)

@@ -11,7 +11,8 @@ What a writer puts into ``detail`` (all optional), for the graph and the events 
 - models: ``unique_id`` (dbt's), ``materialized``
 - releases: ``version`` (of the release), ``superseded`` (true: not what is out), ``columns`` (list of
   ``{name, type, description}``), ``files``, ``bytes``
-- all: ``started_at``, ``nominal_start``, ``nominal_end`` (ISO 8601), ``job`` (name of the parent run's job)
+- all: ``actor`` (who started it; added where the session says so), ``started_at``, ``nominal_start``, ``nominal_end``
+  (ISO 8601), ``job`` (name of the parent run's job)
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ select w.id, w.kind, w.target, w.written_at, w.written_by, w.run_id, w.parent_ru
     coalesce(case when w.kind = 'release' then w.detail ->> 'version' end, w.version) as version,
     w.rows_in, w.rows_out, (w.detail ->> 'rows_quarantined')::bigint as rows_quarantined, w.inputs,
     coalesce(d.file, w.detail ->> 'file') as file,
-    coalesce(d.sha256, w.detail ->> 'sha256') as sha256,
+    coalesce(d.sha256, w.detail ->> 'sha256') as sha256, w.detail ->> 'actor' as actor,
     starts_with(w.target, 'release:') or exists (
         select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = split_part(w.target, '.', 1) and c.relname = split_part(w.target, '.', 2)

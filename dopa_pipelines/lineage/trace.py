@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.model import Edge, EdgeKind, Graph, Node, Write
-from dopa_pipelines.lineage.naming import DatasetName
+from dopa_pipelines.lineage.naming import DatasetName, is_project_file
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -228,6 +228,7 @@ def _write_json(write: Write) -> dict[str, object]:
         "kind": write.kind,
         "at": write.written_at.isoformat(),
         "by": write.written_by,
+        "actor": write.actor,
         "run_id": write.run_id,
         "parent_run_id": write.parent_run_id,
         "version": write.version,
@@ -258,7 +259,7 @@ def _line(place: TraceNode, direction: Direction, zone: tzinfo) -> Text:
     node = place.node
     line = Text()
     line.append(node.label, style="bold" if place.via is None else "")
-    notes: list[str] = [] if node.kind == "table" else [_KINDS[node.kind]]
+    notes: list[str] = [] if node.kind == "table" else [_kind(node)]
     if place.via == "reference":
         notes.append("reference")
     if not node.exists:
@@ -274,6 +275,10 @@ def _line(place: TraceNode, direction: Direction, zone: tzinfo) -> Text:
     if place.hidden:
         line.append(f"  … {place.hidden} more {direction}", style="yellow")
     return line
+
+
+def _kind(node: Node) -> str:
+    return "file of the project" if is_project_file(node.dataset) else _KINDS[node.kind]
 
 
 _KINDS = {"feed": "silo", "release": "publication", "external": "elsewhere"}

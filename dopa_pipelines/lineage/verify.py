@@ -9,7 +9,8 @@ What is looked at:
 - the rows are as many as was recorded, for a dataset by delivery, and their digest is the one that was taken;
 - views are defined as they were recorded;
 - every write names inputs and deliveries that exist;
-- every event and write is as it was sealed, no seal is missing, and the anchors outside the database lie on the chain.
+- every event and write is as it was sealed, and every facet that an event names is what its name says;
+- no seal is missing, and the anchors outside the database lie on the chain.
 
 Hashes are computed here anew by the server's own functions, never by those of the schema ``lineage``: whoever changed a record
 may have changed these too. Each table is scanned once, as of one moment together with its writes; nobody is kept waiting but a
@@ -22,16 +23,19 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from dopa_pipelines.documents import did_you_mean
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.seal import Head, anchor_file, anchor_loss, anchors, head, one_moment, seal
 from dopa_pipelines.lineage.store import PRODUCTION
+from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
 
 Connection = psycopg.Connection[Any]
@@ -100,6 +104,7 @@ def verify(
         connection.execute("set search_path = pg_catalog, pg_temp")
         target = _target(connection, dataset) if dataset else None
         _chain(connection, verdict)
+        _facets(connection, verdict)
         _anchored(connection, warehouse.state, releases, verdict)
         _agreement(connection, verdict, target)
         _inputs(connection, verdict, target)
@@ -111,6 +116,83 @@ def verify(
             _unrecorded(connection, verdict)
         _said(connection, verdict)
     return verdict
+
+
+_PROOF = "lineage_proof"
+
+
+@dataclass(frozen=True)
+class Proven:
+    """How far the records are proven. ``unsealed``: events and digests that no seal is over yet; ``anchored_at``: when the last
+    head was written down outside; ``verified_at`` and ``findings``: of the last verification of everything. None before the
+    first.
+    """
+
+    seals: int
+    unsealed: int
+    anchored_at: str | None = None
+    anchored_seq: int | None = None
+    verified_at: datetime | None = None
+    findings: int | None = None
+    first: str | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing was found; what is not sealed yet is sealed by the next run."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        words = f"lineage: {self.seals:,} seals, {self.unsealed:,} records not sealed yet"
+        words += (
+            f"; anchored {_shown(self.anchored_at)} (seal {self.anchored_seq:,})" if self.anchored_seq else "; never anchored"
+        )
+        if self.verified_at is None:
+            return words + "; never verified: `dopa lineage verify`"
+        words += f"; verified {_shown(self.verified_at)}: "
+        if not self.findings:
+            return words + "all agreed"
+        return words + f"{self.findings:,} findings, the first: {self.first}; all: `dopa lineage verify`"
+
+
+def note(warehouse: Warehouse, verdict: Verdict, run_id: str) -> None:
+    """Keep what a verification of everything came to, for :func:`proven`."""
+    first = verdict.findings[0].message if verdict.findings else None
+    with warehouse.connect(Role.LOADER, autocommit=True) as connection:
+        connection.execute(
+            "insert into ops.run_note (run_id, kind, note) values (%s, %s, %s)",
+            (run_id, _PROOF, Jsonb({"findings": len(verdict.findings), "first": first})),
+        )
+
+
+def proven(connection: Connection, state: Path) -> Proven:
+    """How far the records are sealed, anchored and verified, without looking at them again."""
+    row = connection.execute(
+        """
+        select
+            (select count(*) from lineage.seal),
+            (select count(*) from lineage.event) + (select count(*) from lineage.digest),
+            (select value from lineage.identity where key = 'cluster'),
+            last.at, (last.note ->> 'findings')::integer, last.note ->> 'first'
+        from (select 1) as one
+        left join lateral (
+            select at, note from ops.run_note where kind = %s order by id desc limit 1
+        ) last on true
+        """,
+        (_PROOF,),
+    ).fetchone()
+    assert row is not None
+    seals, records, warehouse, at, findings, first = row
+    try:
+        entries = anchors(state, warehouse)
+    except ValueError:
+        entries = []  # verify tells of a file that was changed
+    last = entries[-1] if entries else {}
+    return Proven(seals, max(records - seals, 0), last.get("at"), last.get("seq"), at, findings, first)
+
+
+def _shown(moment: datetime | str | None) -> str:
+    found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return found.astimezone(BANGKOK).strftime("%Y-%m-%d %H:%M") if found else "at an unknown time"
 
 
 def rebase(warehouse: Warehouse, releases: Path, why: str, dataset: str | None = None) -> list[str]:
@@ -127,6 +209,7 @@ def rebase(warehouse: Warehouse, releases: Path, why: str, dataset: str | None =
         target = _target(connection, dataset) if dataset else None
         records = Verdict()
         _chain(connection, records)
+        _facets(connection, records)
         ahead = _anchored(connection, state, releases, records)
         wrong = [item for item in records.findings if item.code != "anchor_ahead"]
         if wrong:
@@ -544,6 +627,39 @@ def _chain(connection: Connection, verdict: Verdict) -> None:
     for code, count in told.items():
         if count > SHOWN:
             verdict.add(code, "lineage.seal", f"{count - SHOWN:,} more findings of this kind ({code}) along the chain")
+
+
+def _facets(connection: Connection, verdict: Verdict) -> None:
+    """What events say alike stands apart, named by its SHA-256: seals are over names, so a text must be what its name says."""
+    found = connection.execute(
+        """
+        with named as (
+            select n.name #>> '{}' as sha256, min(e.id) as event
+            from lineage.event e
+            cross join lateral jsonb_path_query(e.event, '$.*.facets.*._facet') as n (name)
+            where e.imported is null
+            group by 1
+        )
+        select 'facet_missing', n.sha256, n.event
+        from named n where not exists (select from lineage.facet f where f.sha256 = n.sha256)
+        union all
+        select 'facet_changed', f.sha256, n.event
+        from lineage.facet f left join named n on n.sha256 = f.sha256
+        where f.sha256 <> encode(sha256(convert_to(f.facet::text, 'UTF8')), 'hex')
+        order by 1, 3, 2
+        """
+    ).fetchall()
+    words = {
+        "facet_missing": "is gone: it was deleted by hand",
+        "facet_changed": "is not what its name is the SHA-256 of: it was edited",
+    }
+    for code, name, event in found[:SHOWN]:
+        place = f"lineage.facet {name}"
+        where = f", which lineage.event {event} names first," if event else ""
+        message = f"{place}{where} {words[code]}; restore it from a backup, and find out who may write there"
+        verdict.add(code, place, message)
+    if len(found) > SHOWN:
+        verdict.add("facet_changed", "lineage.facet", f"{len(found) - SHOWN:,} more facets are gone or edited")
 
 
 def _anchored(connection: Connection, state: Path, releases: Path, verdict: Verdict) -> bool:

@@ -6,6 +6,7 @@ built inside this process, one invocation a model, with the manifest loaded once
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -35,6 +36,7 @@ _NO_LOGIN = {
     "DOPA_DBT_DBNAME": "warehouse",
 }
 BUILD_THREADS = 4
+_BUILT = ("model", "seed", "snapshot")
 _PASSED = ("success", "pass", "no-op")
 
 
@@ -52,7 +54,11 @@ class Test:
 
 @dataclass(frozen=True)
 class Model:
-    """A model as the manifest has it."""
+    """A model as the manifest has it; seeds and snapshots are built, tested and recorded alike, and are models here.
+
+    ``materialized``: ``seed`` and ``snapshot`` for these; ``file_fields``: of a seed, the names in the first line of its file;
+    ``snapshot``: of a snapshot, what its own columns are made of (``macros/lineage.sql`` records the same).
+    """
 
     unique_id: str
     name: str
@@ -67,6 +73,13 @@ class Model:
     inputs: tuple[str, ...]
     """``schema.table`` of every model and source it reads."""
     tests: tuple[Test, ...] = ()
+    file_fields: tuple[str, ...] = ()
+    snapshot: dict[str, Any] | None = None
+
+    @property
+    def is_seed(self) -> bool:
+        """Whether a file of the project is all that it is made of: it has no SQL."""
+        return self.materialized == "seed"
 
     @property
     def target(self) -> str:
@@ -127,13 +140,13 @@ class Project:
 
     @cached_property
     def models(self) -> list[Model]:
-        """The models in an order in which each stands after what it reads."""
+        """The models, seeds and snapshots in an order in which each stands after what it reads."""
         nodes: Mapping[str, Any] = self.manifest["nodes"]
         order: dict[str, None] = {}
 
         def add(unique_id: str) -> None:
-            if unique_id not in order and unique_id in nodes and nodes[unique_id]["resource_type"] == "model":
-                for parent in nodes[unique_id]["depends_on"]["nodes"]:
+            if unique_id not in order and unique_id in nodes and nodes[unique_id]["resource_type"] in _BUILT:
+                for parent in nodes[unique_id]["depends_on"].get("nodes", ()):
                     add(parent)
                 order[unique_id] = None
 
@@ -142,11 +155,20 @@ class Project:
         place = {unique_id: number for number, unique_id in enumerate(order)}
         tests: dict[str, list[Test]] = {unique_id: [] for unique_id in order}
         for unique_id, node in sorted(nodes.items()):
-            read = [parent for parent in node["depends_on"]["nodes"] if parent in place]
+            read = [parent for parent in node["depends_on"].get("nodes", ()) if parent in place]
             if node["resource_type"] == "test" and read:
                 # A test that reads several models runs with the last of them to be built.
                 tests[max(read, key=place.__getitem__)].append(_test(unique_id, node, read))
-        return [_model(unique_id, nodes[unique_id], self.manifest, tests[unique_id]) for unique_id in order]
+        return [
+            _model(unique_id, nodes[unique_id], self.manifest, tests[unique_id], self._fields(nodes[unique_id]))
+            for unique_id in order
+        ]
+
+    def _fields(self, node: Mapping[str, Any]) -> tuple[str, ...]:
+        if node["resource_type"] != "seed":
+            return ()
+        with (self.folder / node["original_file_path"]).open(encoding="utf-8-sig", newline="") as file:
+            return tuple(next(csv.reader(file, delimiter=node["config"].get("delimiter") or ","), ()))
 
     def build(
         self,
@@ -263,9 +285,11 @@ def _test(unique_id: str, node: Mapping[str, Any], models: list[str]) -> Test:
     )
 
 
-def _model(unique_id: str, node: Mapping[str, Any], manifest: Mapping[str, Any], tests: list[Test]) -> Model:
+def _model(
+    unique_id: str, node: Mapping[str, Any], manifest: Mapping[str, Any], tests: list[Test], file_fields: tuple[str, ...]
+) -> Model:
     inputs = []
-    for parent in node["depends_on"]["nodes"]:
+    for parent in node["depends_on"].get("nodes", ()):
         found = manifest["nodes"].get(parent) or manifest["sources"].get(parent)
         if found:
             inputs.append(f"{found['schema']}.{found.get('identifier') or found.get('alias') or found['name']}")
@@ -282,7 +306,14 @@ def _model(unique_id: str, node: Mapping[str, Any], manifest: Mapping[str, Any],
         tags=tuple(node.get("tags") or ()),
         inputs=tuple(dict.fromkeys(inputs)),
         tests=tuple(tests),
+        file_fields=file_fields,
+        snapshot=_snapshot(node["config"]) if node["resource_type"] == "snapshot" else None,
     )
+
+
+def _snapshot(config: Mapping[str, Any]) -> dict[str, Any]:
+    told = {name: config.get(name) for name in ("strategy", "unique_key", "updated_at", "check_cols", "hard_deletes")}
+    return told | {"columns": config.get("snapshot_meta_column_names") or {}}
 
 
 def _result(item: Any) -> NodeResult:

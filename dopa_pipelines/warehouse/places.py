@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -79,12 +80,15 @@ def describe(place: Place) -> str:
     return f"{place.get('dbname', '')} on {host}{port}"
 
 
-def connect(place: Place, *, autocommit: bool = False, source: str = "") -> psycopg.Connection[tuple[Any, ...]]:
+def connect(place: Place, *, autocommit: bool = False, source: str = "", actor: str = "") -> psycopg.Connection[tuple[Any, ...]]:
     """A connection, with the time zone of the department.
 
-    ``source`` names the setting the place came from, for messages. Raises ``UserError``.
+    ``source`` names the setting the place came from, for messages; ``actor``: who works, which records name. Raises
+    ``UserError``.
     """
-    options = " ".join(part for part in (place.get("options", ""), _SEARCH_TIMEZONE) if part)
+    # A space ends an option unless it is escaped.
+    named = "-c dopa.actor=" + re.sub(r"([\\\s])", r"\\\1", actor) if actor else ""
+    options = " ".join(part for part in (place.get("options", ""), _SEARCH_TIMEZONE, named) if part)
     given = {"connect_timeout": _CONNECT_TIMEOUT, "application_name": "dopa", **place, "options": options}
     try:
         connection = psycopg.connect(make_conninfo(**given), autocommit=autocommit)

@@ -15,6 +15,7 @@ from dopa_pipelines import code
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import bootstrap, migrate, places, state
+from dopa_pipelines.warehouse.actor import VARIABLE, actor
 from dopa_pipelines.warehouse.bootstrap import Layout
 from dopa_pipelines.warehouse.embedded import SUPERUSER, EmbeddedServer
 from dopa_pipelines.warehouse.places import CannotConnectError
@@ -39,7 +40,7 @@ class Warehouse:
     """A warehouse that is there and has this version's tables. A context manager; ``close`` when done.
 
     ``cluster`` is the system identifier of the server: transaction ids mean nothing on another. ``namespace``
-    is the OpenLineage namespace of its tables, fixed once.
+    is the OpenLineage namespace of its tables, fixed once. ``actor``: who works with it, which records of writes name.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Warehouse:
         self.namespace = namespace
         self.revision = revision
         self.state = state
+        self.actor = actor()
         self._url = url
         self._ledger: psycopg.Connection[tuple[Any, ...]] | None = None
 
@@ -91,7 +93,7 @@ class Warehouse:
         """A new connection as ``role``; ``DAGSTER`` gets Dagster's storage, all others the warehouse.
         Raises ``UserError``.
         """
-        return places.connect(self.layout.places[role], autocommit=autocommit, source=self.layout.source)
+        return places.connect(self.layout.places[role], autocommit=autocommit, source=self.layout.source, actor=self.actor)
 
     def ledger(self) -> psycopg.Connection[tuple[Any, ...]]:
         """The loader's connection that tells what work goes on, apart from the work's own; closed with the warehouse. In
@@ -127,6 +129,7 @@ class Warehouse:
             "DOPA_DBT_USER": place.get("user", ""),
             "DOPA_DBT_PASSWORD": place.get("password", ""),
             "DOPA_DBT_DBNAME": place["dbname"],
+            VARIABLE: self.actor,
         }
         return (
             found | code.environment() | {variable: place[name] for name, variable in _LIBPQ_VARIABLES.items() if name in place}

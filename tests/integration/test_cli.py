@@ -141,6 +141,8 @@ def test_status_json(demo: Any) -> None:
     assert said["datasets"]["birth_event"]["deliveries"] == 3
     assert all(said["releases"].values())
     assert said["dead_runs"] == []
+    assert said["lineage_proof"]["unsealed"] == 0
+    assert said["lineage_proof"]["anchored_seq"] == said["lineage_proof"]["seals"] > 0
 
 
 def test_publish_again_releases_nothing(demo: Any) -> None:

@@ -307,6 +307,57 @@ def test_a_contract_that_changes_closes_and_opens_its_edges(warehouse: Warehouse
         assert (said["pid"]["classification"], said["pid"]["pdpa_role"]) == ("personal", "direct_identifier")
 
 
+def test_a_column_that_was_renamed_is_followed_by_what_was_made_of_it(warehouse: Warehouse, table: Callable[..., Any]) -> None:
+    """PostgreSQL rewrites a view on the column by itself; nothing builds it anew."""
+    name = f"g{uuid.uuid4().hex[:8]}"
+    here = Department(warehouse, table(name, PEOPLE), name)
+    here.load()
+    with warehouse.connect(Role.TRANSFORMER) as connection:
+        sql = f"select area as code, full_name from raw.{name} where area > '1'"
+        connection.execute(f"create view marts.{name}_seen as {sql}".encode())
+        code = {"compiled": sql, "checksum": hashlib.sha256(sql.encode()).hexdigest(), "path": "models/seen.sql"}
+        record_write(
+            connection, kind="model", target=f"marts.{name}_seen", code=code, inputs=[{"name": f"raw.{name}"}],
+            detail={"materialized": "view"},
+        )  # fmt: skip
+        connection.commit()
+    here.record()
+    before = here.edges(f"marts.{name}_seen")
+    assert {("raw.", "area", "code", "IDENTITY"), ("raw.", "area", None, "FILTER")} <= before
+    then = datetime.now().astimezone()
+    renamed = [*PEOPLE[:3], {"name": "area_code", "physicalName": "area", "parse": "code", "renamedFrom": "area"}]
+    here.table = table(name, renamed, version="2.0.0")
+    here.load()
+    here.record()
+    after = {
+        (source, column.replace("area_code", "area"), target, how)
+        for source, column, target, how in here.edges(f"marts.{name}_seen")
+    }
+    assert after == before
+    assert {column for _, column, _, _ in here.edges(f"marts.{name}_seen")} == {"area_code", "full_name"}
+    assert here.edges(f"marts.{name}_seen", then) == before
+    with warehouse.connect() as connection:
+        # PostgreSQL's own word for what the view reads.
+        assert connection.execute(
+            "select array_agg(column_name::text order by 1) from information_schema.view_column_usage where view_name = %s",
+            (f"{name}_seen",),
+        ).fetchone() in ((["area_code", "full_name"],), (None,))  # only an owner of the table sees it
+        assert [place.column for place in walk(connection, Place(here.dataset(f"marts.{name}_seen"), "code")).distance] == [
+            "code", "area_code", "area",
+        ]  # fmt: skip
+
+
+def test_a_row_rule_decides_by_its_columns_which_rows_come_in(warehouse: Warehouse, table: Callable[..., Any]) -> None:
+    name = f"g{uuid.uuid4().hex[:8]}"
+    rule = {"name": "ended after it began", "type": "custom", "engine": "polars", "implementation": "ended >= began"}
+    columns = [{"name": "began", "physicalName": "เริ่ม"}, {"name": "ended"}, {"name": "n"}]
+    here = Department(warehouse, table(name, columns, quality=[rule]), name)
+    assert here.table.deliver("เริ่ม,ended,n\n1,2,x\n3,2,y\n").rows_quarantined == 1
+    here.record()
+    filters = {edge[:3] for edge in here.edges(f"raw.{name}") if edge[3] == "FILTER"}
+    assert filters == {("testing/", "เริ่ม", None), ("testing/", "ended", None)}
+
+
 def test_a_reference_decides_which_rows_come_in(warehouse: Warehouse, table: Callable[..., Any]) -> None:
     name = f"g{uuid.uuid4().hex[:8]}"
     areas = table(f"{name}_areas", [{"name": "code", "primaryKey": True, "primaryKeyPosition": 1, "required": True}])
@@ -462,6 +513,12 @@ def test_the_demo_is_resolved_from_silo_to_extract(reader: psycopg.Connection[An
     order = [target for target in models if target.startswith("staging")]
     order += [row[0] for row in reader.execute("select target from lineage.write where kind = 'model' order by id").fetchall()]
     for target in dict.fromkeys(order):
+        if models[target] is None:  # a seed
+            file = DatasetName("file", f"dbt_project/seeds/{target.partition('.')[2]}.csv")
+            names = (ROOT / file.name).read_text("utf-8").splitlines()[0].split(",")
+            known.add(target, dict.fromkeys(names, "text"))
+            expected |= {ColumnEdge(file, name, named.table(target), name, "IDENTITY") for name in names}
+            continue
         lineage = analyze(models[target], known)
         known.add(target, dict.fromkeys((title for title, _ in lineage.columns), "unknown"))
         for title, edges in [*lineage.columns, (None, lineage.dataset)]:

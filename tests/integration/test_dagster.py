@@ -62,7 +62,7 @@ def test_every_dataset_model_and_publication_is_one_asset(defs: dg.Definitions) 
     # The events are an asset that no run makes.
     assert {name for name in found if name.startswith("lineage/")} == {"lineage/events"}
     others = {name.split("/")[1] for name in found if not name.startswith(("raw/", "releases/", "lineage/"))}
-    assert others == set(models)
+    assert others == {*models, *(path.stem for path in (ROOT / "dbt_project" / "seeds").glob("*.csv"))}
 
 
 def test_each_tells_what_a_person_needs(defs: dg.Definitions) -> None:
@@ -111,6 +111,11 @@ def test_a_model_shows_its_columns_and_where_they_came_from(instance: dg.Dagster
     assert event is not None and event.asset_materialization is not None
     lineage = event.asset_materialization.metadata["dagster/column_lineage"]
     assert isinstance(lineage, dg.TableColumnLineageMetadataValue)
+    schema = event.asset_materialization.metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchemaMetadataValue)
+    types = {column.name: column.type for column in schema.schema.columns}
+    assert all(types.values()), "each column has the type of the warehouse"
+    assert (types["age_band"], types["people"]) == ("text", "bigint")
     staged = dg.AssetKey(["staging", "stg_person_register"])
     assert {dep.column_name for dep in lineage.value.deps_by_column["age_band"]} == {
         "birth_date", "birth_year", "birth_month", "moved_in_date"
@@ -217,12 +222,17 @@ def test_the_nightly_proof_fails_where_something_was_done_by_hand(
 ) -> None:
     job = defs.resolve_job_def("lineage_proof")
     assert job.execute_in_process(instance=instance, raise_on_error=False).success
+    assert json.loads(own_demo.dopa("status", "--json").stdout)["lineage_proof"]["findings"] == 0
     with open_warehouse(own_demo.settings) as warehouse, warehouse.connect(Role.TRANSFORMER) as connection:
         connection.execute("delete from marts.hotels where licence_no = (select min(licence_no) from marts.hotels)")
     failed = job.execute_in_process(instance=instance, raise_on_error=False)
     (failure,) = [event.step_failure_data for event in failed.all_node_events if event.is_step_failure]
     assert failure.error is not None
     assert "marts.hotels has 299 rows and its last write recorded 300" in failure.error.message
+    proof = json.loads(own_demo.dopa("status", "--json").stdout)["lineage_proof"]
+    assert (proof["findings"], proof["verified_at"] is not None) == (1, True)
+    assert "marts.hotels has 299 rows" in proof["first"]
+    assert "1 findings, the first: marts.hotels" in " ".join(own_demo.dopa("status").stdout.split())
 
 
 def test_metadata_shows_counts_and_no_personal_value(own_demo: Any, instance: dg.DagsterInstance) -> None:

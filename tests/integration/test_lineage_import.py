@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from dopa_pipelines.cli.main import app
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage import importing
+from dopa_pipelines.lineage.columngraph import record_columns
 from dopa_pipelines.lineage.columntrace import edges_into
 from dopa_pipelines.lineage.importing import import_events, imported_edges, imported_graph, read_events
 from dopa_pipelines.lineage.model import ColumnEdge
@@ -325,3 +326,64 @@ def test_help_of_the_commands_is_there() -> None:
     said = CliRunner().invoke(app, ["lineage", "--help"]).stdout
     assert "import" in said
     assert "forward" in said
+
+
+def test_an_older_event_that_comes_later_replaces_nothing(conn: psycopg.Connection[Any]) -> None:
+    feed = DatasetName("file", "registration/staff")
+
+    def telling(column: str, hour: int, run: int) -> Event:
+        told = event("COMPLETE", run, hour)
+        given = {"namespace": ORACLE[0], "name": ORACLE[1], "field": column}
+        told["outputs"][0]["facets"]["columnLineage"]["fields"] = {"pid": {"inputFields": [given]}}
+        told["outputs"][0]["facets"]["columnLineage"]["dataset"] = []
+        return told
+
+    def sources() -> list[str]:
+        return [edge.source_column for edge in edges_into(conn, feed)]
+
+    # Of a feed of ours the contract says the fields, others where they come from.
+    conn.execute(
+        "select lineage.record_definition(lineage.record_write('load', 'raw.staff_told'), %s, %s, 'feed', 'x', null, '{}',"
+        " '[{\"name\": \"pid\"}]', null, '[]')",
+        (*feed,),
+    )
+    import_events(conn, [telling("FIRST", 6, 21)], "x")
+    import_events(conn, [telling("FIRST", 10, 22)], "x")  # says the same, and later
+    import_events(conn, [telling("OLDER", 8, 23)], "x")
+    assert sources() == ["FIRST"]
+    import_events(conn, [telling("NEWER", 12, 24)], "x")
+    assert sources() == ["NEWER"]
+    import_events(conn, [telling("OLDEST", 5, 25)], "x")
+    assert sources() == ["NEWER"]
+
+
+def test_an_import_waits_for_who_records_columns(warehouse: Warehouse) -> None:
+    """Both make rows of the graph: at the same time they would stand in each other's way."""
+    told = event(run=31, outputs=[event()["outputs"][0] | {"name": "registration/raced"}])
+    failures: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            with warehouse.connect() as own:
+                import_events(own, [told], "x")
+                own.commit()
+        except BaseException as error:
+            failures.append(error)
+
+    with warehouse.connect() as first:
+        record_write(first, kind="load", target="raw.raced")
+        first.commit()
+        record_columns(first)
+        # A definition of the very dataset that the import tells of, not committed yet.
+        first.execute(
+            "select lineage.record_definition((select max(id) from lineage.write), 'file', 'registration/raced', 'feed', 'x',"
+            " null, '{}', '[{\"name\": \"pid\"}]', null, '[]')"
+        )
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive(), "it did not wait"
+        first.commit()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert failures == []

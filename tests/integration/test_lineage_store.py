@@ -92,7 +92,8 @@ def pending(conn: psycopg.Connection[Any]) -> int:
 
 
 def stored(conn: psycopg.Connection[Any], write: int) -> list[dict[str, Any]]:
-    rows = conn.execute("select event from lineage.event where write_id = %s order by id", (write,)).fetchall()
+    query = "select lineage.whole_event(event) from lineage.event where write_id = %s order by id"
+    rows = conn.execute(query, (write,)).fetchall()
     return [event if isinstance(event, dict) else json.loads(event) for (event,) in rows]
 
 

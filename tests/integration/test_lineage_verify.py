@@ -93,7 +93,7 @@ def test_an_undisturbed_demo_agrees_and_says_what_was_looked_at(department: Depa
     assert (verdict.writes, verdict.events) == (writes, events)
     assert verdict.rows > rows
     assert verdict.seals == verdict.events + verdict.tables + 11, "each event, the digest of each table and of rejected rows"
-    assert (verdict.tables, verdict.views) == (32, 11)
+    assert (verdict.tables, verdict.views) == (34, 11)
     said = Path(department.settings.state).parent / "said"
     done = replace(demo, state=department.settings.state).dopa("lineage", "verify", "--json")
     said.write_text(done.stdout)
@@ -195,6 +195,25 @@ def test_an_edited_event(department: Department) -> None:
     )  # fmt: skip
     assert codes(found) == [("event_changed", "lineage.event 7")]
     assert "edited" in found[0].message
+
+
+def test_an_edited_facet(department: Department) -> None:
+    """What many events say alike is kept once and named by its hash, which the seals are over."""
+    ((name,),) = department.execute("select event #>> '{job,facets,jobType,_facet}' from lineage.event where id = 9")
+    found = department.found(
+        f"update lineage.facet set facet = jsonb_set(facet, '{{jobType}}', '\"OTHER\"') where sha256 = '{name}'"
+    )
+    assert codes(found) == [("facet_changed", f"lineage.facet {name}")]
+    assert "which lineage.event " in found[0].message
+
+
+def test_a_deleted_facet(department: Department) -> None:
+    ((name,),) = department.execute(
+        "select event #>> '{outputs,0,facets,columnLineage,_facet}' from lineage.event"
+        " where event #> '{outputs,0,facets,columnLineage}' is not null order by id limit 1"
+    )
+    found = department.found(f"delete from lineage.facet where sha256 = '{name}'")
+    assert codes(found) == [("facet_missing", f"lineage.facet {name}")]
 
 
 def test_an_edited_write(department: Department) -> None:
@@ -333,7 +352,7 @@ def test_a_server_moved_by_dump_and_restore_is_rebased(fresh: Department, tmp_pa
         moved = Department(later, warehouse, set())
         found = moved.look()
         assert {code for code, _ in codes(found)} == {"rewritten"}
-        assert len(found) == 43, "every table, and that of every dataset's rejected rows"
+        assert len(found) == 45, "every table, and that of every dataset's rejected rows"
         # A value that changed on the way keeps all of it from being rebased.
         moved.execute("begin", "update marts.hotels set rooms = rooms + 1", "commit")
         with pytest.raises(UserError, match=r"marts\.hotels is not rebased"):
@@ -341,7 +360,7 @@ def test_a_server_moved_by_dump_and_restore_is_rebased(fresh: Department, tmp_pa
         assert {code for code, _ in codes(verify(warehouse, later.releases_path).findings)} >= {"rewritten"}
         moved.execute("update marts.hotels set rooms = rooms - 1")
         done = rebase(warehouse, later.releases_path, "moved to a new server")
-        assert len(done) == 43 - 11, "rejected rows were rebased already"
+        assert len(done) == 45 - 11, "rejected rows were rebased already"
         assert verify(warehouse, later.releases_path).findings == []
 
 

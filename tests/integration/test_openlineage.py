@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,21 +29,53 @@ from tests.lineage.published import faults
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("openlineage_events.json")
-MODELS = list((ROOT / "dbt_project" / "models").rglob("*.sql"))
-KINDS = {"LOAD", "MODEL", "TEST", "RELEASE"}
+MODELS = [path for kind in ("models/**/*.sql", "snapshots/**/*.sql") for path in (ROOT / "dbt_project").glob(kind)]
+KINDS = {"SEED", "LOAD", "MODEL", "TEST", "RELEASE"}
 Event = dict[str, Any]
 
 
 def told(connection: psycopg.Connection[Any], target: str | None = None) -> list[Event]:
     """Events in their order; ``target``: only those of work on it."""
     rows = connection.execute(
-        "select e.event from lineage.event e"
+        "select lineage.whole_event(e.event) from lineage.event e"
         " left join lineage.work k on k.id = e.work_id left join lineage.work s on s.work = k.work and s.state = 'START'"
         " left join lineage.write w on w.id = e.write_id"
         " where e.imported is null and (%(target)s::text is null or coalesce(s.target, w.target) = %(target)s) order by e.id",
         {"target": target},
     )
     return [event for (event,) in rows]
+
+
+def test_what_does_not_change_is_stored_once(events: list[Event], demo: Any) -> None:
+    with open_warehouse(demo.settings) as warehouse, warehouse.connect(Role.READER) as connection:
+        stored = [event for (event,) in connection.execute("select event from lineage.event order by id")]
+        (facets, size) = connection.execute("select count(*), sum(length(facet::text)) from lineage.facet").fetchone() or ()
+    assert "_facet" not in json.dumps(events)
+    assert [event["eventTime"] for event in stored] == [event["eventTime"] for event in events]
+    names = set(re.findall(r'"_facet": "([0-9a-f]{64})"', json.dumps(stored)))
+    assert len(names) == facets
+    whole, kept = len(json.dumps(events, ensure_ascii=False)), len(json.dumps(stored, ensure_ascii=False))
+    assert kept < whole / 2, f"{kept:,} of {whole:,} characters, and {size:,} once"
+
+
+def test_a_run_like_the_one_before_adds_no_facet(own_demo: Any) -> None:
+    def sizes() -> tuple[int, int]:
+        with open_warehouse(own_demo.settings) as warehouse, warehouse.connect(Role.READER) as connection:
+            row = connection.execute(
+                "select (select count(*) from lineage.facet), (select count(*) from lineage.event)"
+            ).fetchone()
+        assert row is not None
+        return row
+
+    built = ("dbt", "build", "--select", "stg_area_code", "dim_area", "--target", "production")
+    counts = []
+    for _ in range(3):
+        done = own_demo.dopa(*built, DOPA_DBT_TARGET="production")
+        assert done.returncode == 0, done.stdout
+        counts.append(sizes())
+    (_, first), (facets, second), (same, third) = counts
+    assert third > second > first
+    assert same == facets
 
 
 def by_run(events: list[Event]) -> dict[str, list[str]]:

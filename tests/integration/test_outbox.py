@@ -154,7 +154,7 @@ def test_what_is_stored_arrives_whole_and_once(opened: Warehouse, box: psycopg.C
         assert standing(box, "http").waiting == 6
         assert forward(box) == Pass(sent=6)
         assert forward(box) == Pass()
-    rows = box.execute("select event from lineage.event order by id desc limit 6").fetchall()
+    rows = box.execute("select lineage.whole_event(event) from lineage.event order by id desc limit 6").fetchall()
     assert receiver.events == [event for (event,) in reversed(rows)]
     now = standing(box, "http")
     assert (now.waiting, now.sent, now.failed, now.dropped, now.healthy) == (0, 6, 0, 0, True)

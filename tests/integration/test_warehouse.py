@@ -426,6 +426,23 @@ def test_nobody_changes_the_record(warehouse: Warehouse, role: Role) -> None:
             connection.execute("select lineage.record_write('load', 'x')")
 
 
+@pytest.mark.parametrize("name", ["สมชาย ใจดี", r"DOPA\\somchai j", "o'neil"])
+def test_a_write_names_who_started_it(settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("DOPA_ACTOR", name)
+    with open_warehouse(settings) as opened, opened.connect(Role.LOADER) as connection:
+        assert opened.dbt_environment()["DOPA_ACTOR"] == name
+        asked = "select detail from lineage.write where id = %s"
+        (number,) = connection.execute("select lineage.record_write('load', 'raw.acted')").fetchone() or ()
+        assert connection.execute(asked, (number,)).fetchone() == ({"actor": name},)
+        # Who says it himself is not overruled.
+        (number,) = (
+            connection.execute("select lineage.record_write('load', 'raw.acted', p_detail => '{\"actor\": \"a\"}')").fetchone()
+            or ()
+        )
+        assert connection.execute(asked, (number,)).fetchone() == ({"actor": "a"},)
+        connection.rollback()
+
+
 def test_events_are_appended_to_a_write(warehouse: Warehouse) -> None:
     with warehouse.connect(Role.LOADER) as connection:
         row = connection.execute(

@@ -104,6 +104,36 @@ ANSWERS: list[tuple[str, dict[str, str]]] = [
     ("create table x (k, l) as select a, b from t", {"k": "t.a=I", "l": "t.b=I"}),
     ("insert into u select id, a, b from t", {"id": "t.id=I", "d": "t.a=I", "e": "t.b=I"}),
     ("insert into u (e, id) select b, id from t", {"e": "t.b=I", "id": "t.id=I"}),
+    ("update u set d = d + 1", {"id": "u.id=I", "d": "u.d=T", "e": "u.e=I"}),
+    (
+        "update u set e = t.b, d = default from t where t.id = u.id",
+        {"id": "u.id=I", "d": "u.d=I t.id=C u.id=C", "e": "u.e=I t.b=I t.id=C u.id=C"},
+    ),
+    ("update u set (d, e) = (select a, b from t where c is null)", {"id": "u.id=I", "d": "t.a=I t.c=F", "e": "t.b=I t.c=F"}),
+    ("delete from u where d > 1", {"id": "u.id=I", "d": "u.d=I", "e": "u.e=I", "*": "u.d=F"}),
+    ("delete from u using s.v where v.id = u.id", {"id": "u.id=I", "d": "u.d=I", "e": "u.e=I", "*": "u.id=F s.v.id=F"}),
+    ("delete from u", {"id": "", "d": "", "e": ""}),
+    (
+        "merge into u using t on t.id = u.id when matched and t.a > 1 then update set e = t.b",
+        {"id": "u.id=I", "d": "u.d=I", "e": "u.e=I t.b=I t.a=C t.id=J u.id=J"},
+    ),
+    (
+        "merge into u using t on t.id = u.id when matched then delete"
+        " when not matched and t.a > 1 then insert (id) values (t.id)",
+        {"id": "u.id=I t.id=I", "d": "u.d=I", "e": "u.e=I", "*": "t.a=F t.id=J u.id=J"},
+    ),
+    (
+        "insert into u (id, e) select id, b from t on conflict (id) do update set e = excluded.e where u.d > 1",
+        {"id": "u.id=I t.id=I", "d": "u.d=I", "e": "u.e=I t.b=I u.d=C", "*": "u.id=J t.id=J"},
+    ),
+    (
+        "with x as (update u set d = 1 where e = 'x' returning id, d, e) select * from x",
+        {"id": "u.id=I", "d": "", "e": "u.e=I", "*": "u.e=F"},
+    ),
+    ("create recursive view r (n) as select a from t union all select n + 1 from r", {"n": "t.a=I t.a=T"}),
+    ("select j.* from t left join u using (id) as j", {"id": "t.id=I", "*": "t.id=J u.id=J"}),
+    ("select a from t order by b using operator(pg_catalog.<), c using >", {"a": "t.a=I", "*": "t.b=S t.c=S"}),
+    ("select a as x into y from t union select d from u", {"x": "t.a=I u.d=I", "*": "t.a=G u.d=G"}),
     ("table u", {"id": "u.id=I", "d": "u.d=I", "e": "u.e=I"}),
     ("select v.k from (values (1, 'x'), (2, 'y')) as v (n, k) join u on u.id = v.n", {"k": "", "*": "u.id=J"}),
     ('SELECT T.A, "b" AS "B" FROM T', {"a": "t.a=I", "B": "t.b=I"}),
@@ -155,10 +185,29 @@ def test_answers_written_by_hand(sql: str, expected: dict[str, str]) -> None:
         ("select a from t t1, u t1", "the name t1", None),
         ("select q from t as x (p)", "column q", (1, 8)),
         ("select q from t as x (a, b, c, d, e, f, g)", "the column list of x", None),
-        ("delete from t", "delete", None),
-        ("update t set a = 1", "update", None),
+        ("truncate t", "truncatetable", None),
+        ("delete from nowhere", "table nowhere", (1, 13)),
+        ("delete from w where id = 1", "table w", (1, 13)),
+        ("update t set nope = 1", "column nope", (1, 14)),
+        ("update t set t.a = 1", "column t", (1, 14)),
+        ("update t set a = 1, a = 2", "column a", (1, 21)),
+        ("update t set (a, b) = (1, 'x', 2)", "a list of 2 columns", None),
+        ("update t set a = id from u", "column id", (1, 18)),
+        ("update t set a = 1 returning nope", "column nope", (1, 30)),
+        ("update t set a = 1 where current of c", "the syntax", (1, None)),
+        ("merge into t using u on t.id = u.id when not matched then insert (id, nope) values (1, 2)", "column nope", None),
+        ("merge into t using u on t.id = u.id when not matched then insert (id, a) values (1)", "a list of 2 columns", None),
+        ("with x as (delete from t) select * from x", "with x", (1, 41)),
+        ("with x as (delete from nowhere) select a from t", "table nowhere", (1, 24)),
+        ("select 1 from t join u using (id) as t", "the name t", None),
+        ("create recursive view v as select 1", "recursive view v", None),
         ("insert into nowhere select 1", "table nowhere", None),
-        ("insert into u (id) select 1 on conflict (id) do update set d = excluded.d", "on conflict do update", None),
+        ("insert into u (id, nope) select 1, 2", "column nope", None),
+        (
+            "insert into u (id) select 1 on conflict on constraint u_pkey do update set d = excluded.d",
+            "on conflict on constraint u_pkey",
+            (1, 55),
+        ),
         ("select a from t; select b from t", "a text of 2 statements", None),
         ("select a from (select b from t) x where a > 1", "column a", None),
         ("select * from t, (select t.a) x", "table t", None),
@@ -180,6 +229,38 @@ def test_what_cannot_be_resolved_is_named(sql: str, construct: str, place: tuple
     if place is not None:
         assert caught.value.line == place[0]
         assert place[1] is None or caught.value.column == place[1]
+
+
+def test_all_that_a_statement_does_is_told() -> None:
+    """Also what nobody reads: a table that a common table expression changes, and what RETURNING gives."""
+    sql = (
+        "with gone as (delete from t where a > 1 returning id, b), more as (insert into s.v select 1, 'x')"
+        " update u set e = gone.b from gone where gone.id = u.id returning u.e as now, old.e as was"
+    )
+    found = analyze(sql, Schema.from_json(TABLES))
+    assert (found.target, found.kept) == ("u", True)
+    assert plain(found.edges("e")) == answer("u.e=I t.b=I t.a=F t.id=C u.id=C")
+    assert [(part.target, part.kept) for part in found.also] == [("t", True), ("s.v", False), (None, False)]
+    deleted, put, returned = found.also
+    assert plain(deleted.dataset) == answer("t.a=F")
+    assert plain(deleted.edges("b")) == answer("t.b=I")
+    assert [(title, plain(edges)) for title, edges in put.columns] == [("id", set()), ("g", set())]
+    assert (plain(returned.edges("now")), plain(returned.edges("was"))) == (answer("t.b=I"), answer("u.e=I"))
+    assert plain(returned.dataset) == answer("t.a=F t.id=F u.id=F")
+    told = found.as_json()
+    assert set(told) == {"output", "dataset", "also"}
+    assert [part["target"] for part in told["also"]] == ["t", "s.v", None]
+
+
+def test_what_only_looks_like_syntax_is_left_alone() -> None:
+    """What the parser cannot read is taken out of tokens: not out of strings, comments and quoted names."""
+    schema = Schema.from_json({"x": {"using <": "text", "as j": "int", "a": "text"}})
+    sql = """select "using <" as "using (a) as j", 'order by a using <' as k, $$returning with (old as o)$$ as l
+        from x /* using > */ where a = 'using (a) as b' order by a using < -- using (a) as c"""
+    found = analyze(sql, schema)
+    assert [title for title, _ in found.columns] == ["using (a) as j", "k", "l"]
+    assert plain(found.edges("using (a) as j")) == {("x", "using <", "IDENTITY", False)}
+    assert plain(found.dataset) == answer("x.a=F x.a=S")
 
 
 def test_a_name_is_cut_off_at_63_bytes_as_the_catalog_does() -> None:

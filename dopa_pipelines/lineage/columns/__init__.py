@@ -13,6 +13,10 @@ with warnings.catch_warnings():
 
 from dopa_pipelines.lineage.columns.model import Edge, Edges, Lineage, LineageError, Subtype
 from dopa_pipelines.lineage.columns.schema import Schema, Table, View, read_schema
+from dopa_pipelines.lineage.columns.snapshots import analyze_snapshot
 from dopa_pipelines.lineage.columns.walk import analyze
 
-__all__ = ["Edge", "Edges", "Lineage", "LineageError", "Schema", "Subtype", "Table", "View", "analyze", "read_schema"]
+__all__ = [
+    "Edge", "Edges", "Lineage", "LineageError", "Schema", "Subtype", "Table", "View", "analyze", "analyze_snapshot",
+    "read_schema",
+]  # fmt: skip

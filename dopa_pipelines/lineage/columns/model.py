@@ -99,24 +99,33 @@ class Lineage:
 
     ``columns``: each output column in order with its edges, direct ones and those indirect ones that concern it alone;
     ``dataset``: what decides rows; ``ordered``: the statement itself says in which order rows come; ``target``: the table or view
-    that it makes or fills, as it is written.
+    that it makes, fills or changes, as it is written; ``kept``: that table's earlier rows are part of the output (of update,
+    delete and merge, the output is the table as it is afterwards); ``also``: what the statement does besides: the tables that its
+    common table expressions change, in their order, and the rows that RETURNING gives, which have no target.
     """
 
     columns: tuple[tuple[str, Edges], ...]
     dataset: Edges
     ordered: bool = False
     target: str | None = None
+    kept: bool = False
+    also: tuple[Lineage, ...] = ()
 
     def edges(self, column: str) -> Edges:
         """All edges of the output columns of this name."""
         return NONE.union(*(edges for name, edges in self.columns if name == column))
 
     def as_json(self) -> dict[str, Any]:
-        """The form of ``dopa lineage sql --json``; output columns of the same name share an entry."""
+        """The form of ``dopa lineage sql --json``; output columns of the same name share an entry.
+
+        Statements that do more than one thing have ``also``, a list of the same form with the ``target`` of each, null for what
+        RETURNING gives.
+        """
         output: dict[str, Any] = {}
         for name, _ in self.columns:
             output.setdefault(name, [edge.as_json() for edge in in_order(self.edges(name))])
-        return {"output": output, "dataset": [edge.as_json() for edge in in_order(self.dataset)]}
+        made = {"output": output, "dataset": [edge.as_json() for edge in in_order(self.dataset)]}
+        return made | ({"also": [{"target": part.target, **part.as_json()} for part in self.also]} if self.also else {})
 
 
 def in_order(edges: Iterable[Edge]) -> list[Edge]:

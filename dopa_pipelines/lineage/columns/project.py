@@ -12,6 +12,7 @@ from dopa_pipelines.contracts.model import Contract
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.columns.model import Lineage
 from dopa_pipelines.lineage.columns.schema import Schema
+from dopa_pipelines.lineage.columns.snapshots import analyze_snapshot
 from dopa_pipelines.lineage.columns.walk import analyze
 from dopa_pipelines.transform import Model, Project
 
@@ -41,7 +42,7 @@ def raw_schema(contracts: Iterable[Contract]) -> Schema:
 
 
 def compiled(project: Project) -> dict[str, str]:
-    """The SQL of each model by ``schema.table``, without a connection. Takes seconds. Raises UserError."""
+    """The SQL of each model and snapshot by ``schema.table``, without a connection. Takes seconds. Raises UserError."""
     from dbt.cli.main import dbtRunner
 
     with tempfile.TemporaryDirectory(prefix="dopa-compile-") as folder, _variables(project.environment()):
@@ -49,7 +50,7 @@ def compiled(project: Project) -> dict[str, str]:
             [
                 "compile", "--project-dir", str(project.folder), "--profiles-dir", str(project.folder), "--target-path", folder,
                 "--log-path", folder, "--quiet", "--no-use-colors", "--no-write-json", "--log-level-file", "none",
-                "--no-introspect", "--no-populate-cache", "--select", "resource_type:model",
+                "--no-introspect", "--no-populate-cache", "--select", "resource_type:model", "resource_type:snapshot",
             ]
         )  # fmt: skip
     if not outcome.success:
@@ -59,16 +60,31 @@ def compiled(project: Project) -> dict[str, str]:
 
 
 def lineages(models: Iterable[Model], sql: Mapping[str, str], raw: Schema) -> Iterator[ModelLineage]:
-    """The lineage of each model, in the order of ``Project.models``; ``raw`` is left as it is.
+    """The lineage of each model that has SQL, in the order of ``Project.models``; ``raw`` is left as it is.
 
-    Raises LineageError, which names model, construct and line, where one cannot be resolved.
+    A seed has the columns of its file. Raises LineageError, which names model, construct and line, where one cannot be resolved.
     """
     known = Schema(tables=dict(raw.tables))
     for model in models:
+        if model.is_seed:
+            known.add(model.target, seed_columns(model))
+            continue
         text = sql[model.target]
-        lineage = analyze(text, known, statement=model.path)
+        lineage = resolved(model, text, known, statement=model.path)
         known.add(model.target, {title: UNKNOWN for title, _ in lineage.columns})
         yield ModelLineage(model, text, lineage, model.inputs)
+
+
+def resolved(model: Model, sql: str, known: Schema, *, statement: str) -> Lineage:
+    """The lineage of a model or snapshot. Raises LineageError."""
+    if model.snapshot is not None:
+        return analyze_snapshot(sql, known, model.snapshot, statement=statement)
+    return analyze(sql, known, statement=statement)
+
+
+def seed_columns(model: Model) -> dict[str, str]:
+    """The columns of a seed with their types, as far as its yml tells them."""
+    return {name: str(model.columns.get(name, {}).get("data_type") or UNKNOWN) for name in model.file_fields}
 
 
 @contextmanager

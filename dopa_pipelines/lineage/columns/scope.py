@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from dopa_pipelines.lineage.columns.model import NONE, Edges, Subtype, Value, carried
+from dopa_pipelines.lineage.columns.model import NONE, Edges, Lineage, Subtype, Value, carried
 
 Columns = tuple[tuple[str, Value], ...]
 
@@ -84,14 +84,17 @@ class Ctes:
 
 class Cte:
     """A common table expression, walked when it is first used. ``so_far``: what a recursive one is known to give, while it is
-    walked again and again until nothing is added; ``used``: whether it was asked for while it was being walked.
+    walked again and again until nothing is added; ``used``: whether it was asked for while it was being walked; ``change``: what
+    it does to a table, once walked; ``silent``: it changes a table and returns nothing.
     """
 
-    __slots__ = ("evaluate", "rows", "so_far", "used", "walking")
+    __slots__ = ("change", "evaluate", "rows", "silent", "so_far", "used", "walking")
 
     def __init__(self, evaluate: Callable[[Cte], Rows]) -> None:
         self.evaluate = evaluate
         self.rows: Rows | None = None
         self.so_far: Rows | None = None
+        self.change: Lineage | None = None
+        self.silent = False
         self.walking = False
         self.used = False

@@ -10,14 +10,14 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import sqlglot
-from sqlglot import TokenType, exp
-from sqlglot.dialects.postgres import Postgres
+from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from dopa_pipelines.lineage.columns import names
+from dopa_pipelines.lineage.columns import names, syntax
+from dopa_pipelines.lineage.columns.change import CHANGES, changed
 from dopa_pipelines.lineage.columns.model import (
     NONE,
     Edge,
@@ -61,9 +61,12 @@ _Handler = Callable[["_Walk", Any, Scope], Value]
 
 
 def analyze(sql: str, schema: Schema, *, statement: str = "") -> Lineage:
-    """The lineage of one statement: a query, or what makes or fills a table or view with one.
+    """The lineage of one statement: a query, what makes or fills a table or view with one, or what changes a table.
 
-    ``statement`` names it in complaints. Raises LineageError with the construct, line and column that could not be resolved.
+    The output of ``insert`` are the rows that it puts in; of ``update``, ``delete``, ``merge`` and ``on conflict do update`` it
+    is the whole table as it is afterwards (``change`` says how). What common table expressions change besides, and what RETURNING
+    gives, is in ``Lineage.also``. ``statement`` names it in complaints. Raises LineageError with the construct, line and column
+    that could not be resolved.
     """
     try:
         return _Walk(sql, schema, statement, {}).statement()
@@ -78,53 +81,69 @@ class _Walk:
 
     def __init__(self, sql: str, schema: Schema, statement: str, views: dict[str, Rows | None]) -> None:
         self.sql, self.schema, self.statement_name, self.views = sql, schema, statement, views
+        self.changing: list[tuple[Cte, exp.CTE, str]] = []
+        self.join_names: dict[int, str] = {}
+        self.row_names: dict[str, str] = {}
+        self.recursive_view = False
 
     # -- statements ---------------------------------------------------------------------------------------------------
 
     def statement(self) -> Lineage:
         node, ctes = self.parsed(), Ctes()
+        if isinstance(node, CHANGES):
+            made, returned = changed(self, node, ctes)
+            given = () if returned is None else (Lineage(_edges(returned.columns), returned.dataset),)
+        else:
+            made, given = self.queried(node, ctes), ()
+        also = []
+        for cte, at, name in self.changing:  # they are run also where nobody reads them
+            self.cte_rows(cte, at, name)
+            also += [cte.change] if cte.change is not None else []
+        return replace(made, also=(*also, *given))
+
+    def queried(self, node: exp.Expr, ctes: Ctes) -> Lineage:
         target, titles = None, None
         if isinstance(node, exp.Create):
             if node.args.get("kind") not in ("TABLE", "VIEW") or node.expression is None:
                 raise self.error(
                     node, f"create {str(node.args.get('kind') or '').lower()}".rstrip(), "is not a query; give the query"
                 )
-            target, titles = self.target(node.this)
-            query = node.expression
-        elif isinstance(node, exp.Insert):
-            target, titles = self.target(node.this)
-            conflict = node.args.get("conflict")
-            if conflict is not None and "UPDATE" in str(conflict.args.get("action") or "").upper():
-                raise self.error(
-                    conflict, "on conflict do update", "is not followed: what it changes depends on the target's rows"
-                )
-            query = node.expression
-            if query is None:
-                raise self.error(node, "insert", "has no query")
-            with_ = node.args.get("with_")
-            if with_ is not None:
-                ctes = self.with_ctes(with_, None, ctes)
-            titles = titles or self.columns_of(node.this)
+            target, titles, query = self.created(node)
         else:
             query = node
+            into = _into(node)
+            if into is not None:
+                target, _ = self.target(into.this)
         if not isinstance(query, (exp.Query, exp.Values)):
-            raise self.error(node, _kind(query), "is not a query; lineage is that of select, values, table and set operations")
+            raise self.error(node, _kind(query), "has no lineage; that is of queries and of insert, update, delete and merge")
         rows = self.query(query, None, ctes)
         columns = rows.columns
         if titles:
-            if len(titles) > len(columns) or (
-                isinstance(node, exp.Insert) and len(titles) != len(columns) and node.this.expressions
-            ):
+            if len(titles) > len(columns):
                 raise self.error(
                     node, f"a list of {len(titles)} columns", f"does not fit the {len(columns)} columns of the query"
                 )
             columns = tuple((title, value) for title, (_, value) in zip(titles, columns, strict=False)) + columns[len(titles) :]
         ordered = target is None and query.args.get("order") is not None
-        return Lineage(tuple((name, value.edges) for name, value in columns), rows.dataset, ordered, target)
+        return Lineage(_edges(columns), rows.dataset, ordered, target)
+
+    def created(self, node: exp.Create) -> tuple[str, list[str] | None, exp.Expr]:
+        """Name, column list and query of a table or view that is made. A recursive view is one of WITH RECURSIVE of its name."""
+        target, titles = self.target(node.this)
+        query = node.expression
+        if not self.recursive_view:
+            return target, titles, query
+        if not titles or not isinstance(node.this, exp.Schema):
+            raise self.error(node, f"recursive view {target}", "has no column list, which it needs")
+        name = node.this.this.this
+        own = exp.CTE(this=query, alias=exp.TableAlias(this=name.copy(), columns=[part.copy() for part in node.this.expressions]))
+        whole = exp.select(*(exp.Column(this=part.copy()) for part in node.this.expressions)).from_(exp.Table(this=name.copy()))
+        whole.set("with_", exp.With(expressions=[own], recursive=True))
+        return target, titles, whole
 
     def parsed(self) -> exp.Expr:
         try:
-            found = [node for node in sqlglot.parse(self.sql, dialect=_Dialect) if node is not None]
+            text = syntax.parse(self.sql)
         except SqlglotError as error:
             details = getattr(error, "errors", None) or [{}]
             first = details[0]
@@ -137,22 +156,19 @@ class _Walk:
                 first.get("col") or 1,
                 self.statement_name,
             ) from None
-        found = [node for node in found if not isinstance(node, exp.Semicolon)]
+        found = [node for node in text.statements if node is not None and not isinstance(node, exp.Semicolon)]
         if len(found) != 1:
             what = f"a text of {len(found)} statements"
             raise LineageError(what, "has no lineage; give one statement", 1, 1, self.statement_name)
         if isinstance(found[0], exp.Command):
             first_word = " ".join(self.sql.split()[:3])
             raise LineageError(f"the syntax of {first_word!r}", "is not understood", 1, 1, self.statement_name)
-        self.nothing_lost(found[0])
+        self.join_names, self.row_names, self.recursive_view = text.join_names, text.row_names, text.recursive_view
+        self.nothing_lost(found[0], text.tokens)
         return found[0]
 
-    def nothing_lost(self, node: exp.Expr) -> None:
+    def nothing_lost(self, node: exp.Expr, tokens: Sequence[Token]) -> None:
         """Raise where a column's name stands in the text and nowhere in the tree: the parser dropped what it stands in."""
-        try:
-            tokens = sqlglot.tokenize(self.sql, dialect=_Dialect)
-        except SqlglotError:  # it could be parsed
-            return
         words: Counter[str] = Counter()
         places: dict[str, Any] = {}
         for token, following in zip(tokens, [*tokens[1:], None], strict=True):
@@ -185,15 +201,6 @@ class _Walk:
             raise self.error(node, _kind(node), "is no table")
         parts = [node.args.get("db"), node.this]
         return ".".join(self.identifier(part) for part in parts if isinstance(part, exp.Identifier)), titles
-
-    def columns_of(self, node: exp.Expr) -> list[str] | None:
-        """The columns of the table that is filled, which the query's columns are put into by position."""
-        table = node.this if isinstance(node, exp.Schema) else node
-        db = table.args.get("db")
-        found = self.schema.find(self.identifier(db) if db is not None else None, self.identifier(table.this))
-        if found is None:
-            raise self.error(table, f"table {table.name}", "is not in the schema, and no column list says what is filled")
-        return list(found.columns) if isinstance(found, Table) else None
 
     # -- queries ------------------------------------------------------------------------------------------------------
 
@@ -387,6 +394,8 @@ class _Walk:
             search = with_.args.get("search") if node is last else None
             seen = ctes if recursive else ctes.around or Ctes()
             ctes.by_name[name] = Cte(self.evaluator(node, parent, seen, search, name))
+            if isinstance(node.this, CHANGES):
+                self.changing.append((ctes.by_name[name], node, name))
         return ctes
 
     def evaluator(
@@ -403,6 +412,10 @@ class _Walk:
 
         def evaluate(cte: Cte) -> Rows:
             query = node.this
+            if isinstance(query, CHANGES):
+                cte.change, returned = changed(self, query, ctes)
+                cte.silent = returned is None
+                return named(returned) if returned is not None else Rows(())
             if not isinstance(query, exp.SetOperation) or not _mentions(query, name):
                 return named(self.query(query, parent, ctes))
             with_ = query.args.get("with_")
@@ -504,6 +517,10 @@ class _Walk:
         cte = scope.ctes.find(name) if db is None else None
         if cte is not None:
             rows = self.cte_rows(cte, node, name)
+            if cte.silent:
+                raise self.error(
+                    node, f"with {name}", "changes a table and returns nothing that could be read; give it RETURNING"
+                )
             return self.enter(node, alias, name, rows.columns, rows.dataset, scope)
         found = self.schema.find(db, name)
         if found is None:
@@ -530,8 +547,7 @@ class _Walk:
         made = walk.parsed()
         titles: list[str] | None = None
         if isinstance(made, exp.Create) and made.expression is not None:
-            _, titles = walk.target(made.this)
-            made = made.expression
+            _, titles, made = walk.created(made)
         rows = walk.query(made, None, Ctes())
         if titles:
             rows = Rows(walk.renamed(rows.columns, titles, made, view.name), rows.dataset)
@@ -615,11 +631,22 @@ class _Walk:
                     merged.append((name, two if side == "RIGHT" else one))
             rest = [column for column in (*left, *right) if column[0] not in using]
             visible = merged + rest
+            self.name_join(join, tuple(merged), scope)
         elif on is not None:
             scope.visible = left + right
             scope.decides(deciding(self.value(on, scope).edges, Subtype.JOIN))
         scope.visible = before
         return visible
+
+    def name_join(self, join: exp.Join, merged: Columns, scope: Scope) -> None:
+        """``using (a, b) as j``: j has the merged columns and hides nothing."""
+        last = join.args["using"][-1] if join.args.get("using") else None
+        name = self.join_names.get(last.meta.get("start", -1)) if last is not None else None
+        if name is None:
+            return
+        if name in scope.relations:
+            raise self.error(join, f"the name {name}", "is given to two tables of the same FROM")
+        scope.relations[name] = Relation(name, merged)
 
     # -- functions in from --------------------------------------------------------------------------------------------
 
@@ -1033,12 +1060,6 @@ class _Walk:
         return LineageError(construct, reason, line, column, self.statement_name)
 
 
-class _Dialect(Postgres):
-    """PostgreSQL that keeps where functions stand, so that a column can be called as its function was written."""
-
-    PRESERVE_ORIGINAL_NAMES = True
-
-
 _EXACT: tuple[tuple[type[exp.Expr], _Handler], ...] = (
     (exp.Column, _Walk.column),
     (exp.Identifier, _Walk.unknown),
@@ -1105,6 +1126,18 @@ def _either(one: Value, two: Value) -> Value:
 
 def _system(base: str, name: str) -> Value:
     return Value(frozenset((Edge(base, name, Subtype.IDENTITY),)))
+
+
+def _edges(columns: Columns) -> tuple[tuple[str, Edges], ...]:
+    return tuple((name, value.edges) for name, value in columns)
+
+
+def _into(node: exp.Expr) -> exp.Expr | None:
+    """``select … into t``, in a union of its first query."""
+    while isinstance(node, exp.SetOperation):
+        node = node.this
+    into = node.args.get("into")
+    return into if isinstance(into, exp.Into) else None
 
 
 def _bare(node: exp.Expr) -> bool:

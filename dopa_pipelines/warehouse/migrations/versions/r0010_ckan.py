@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context, op
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0008"
 
 TABLES = """
 create table ops.ckan_push (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context, op
 
 revision = "0011"
-down_revision = "0007"
+down_revision = "0010"
 
 TABLES = """
 create table ops.held_back (
