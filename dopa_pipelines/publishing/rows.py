@@ -110,7 +110,7 @@ class Snapshot:
                 cursor.execute(self._query)
                 for batch in cursor.fetch_record_batch():
                     yield self._table(batch)
-        except adbc_driver_manager.Error as error:
+        except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:  # Arrow tells a lost connection as the latter
             said = str(error).strip().splitlines()[0:1] or [type(error).__name__]
             raise UnfinishedError(
                 f"reading {self.publication.source} was cut off ({said[0]}); see that the warehouse's server runs and publish "
