@@ -443,8 +443,10 @@ def moment(conn: Connection, text: str) -> datetime:
         pass
     try:
         found = datetime.fromisoformat(text)
-        return found if found.tzinfo else found.replace(tzinfo=BANGKOK)
-    except ValueError:
+        found = found if found.tzinfo else found.replace(tzinfo=BANGKOK)
+        found.astimezone(BANGKOK)  # at the ends of the calendar there is no such time here
+        return found
+    except (ValueError, OverflowError):
         pass
     rows = conn.execute(
         "select w.written_at from lineage.write w where w.kind = 'release'"
