@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from typing import Annotated
 
 import typer
@@ -32,8 +33,16 @@ def portal_command(
     # uvicorn ends in good order and then repeats the signal, which is to end nothing more.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    err.print(f"portal: [bold]{settings.portal_address}[/]  (Ctrl-C stops it)")
-    uvicorn.run(
+
+    class Server(uvicorn.Server):
+        """Says where it is once it listens."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                err.print(f"portal: [bold]{settings.portal_address}[/]  (Ctrl-C stops it)")
+
+    config = uvicorn.Config(
         create_app(settings),
         host=host,
         port=settings.portal_port,
@@ -44,3 +53,4 @@ def portal_command(
         proxy_headers=False,
         timeout_graceful_shutdown=10,
     )
+    Server(config).run()

@@ -78,6 +78,7 @@ class Portal:
         self.templates.globals |= {
             "home": f"{self.base}/",
             "css": f"{self.base}/static/portal.css",
+            "icon": f"{self.base}/static/icon.svg",
             "trace_address": partial(addresses.trace, self.base),
             "raw_trace_address": partial(addresses.raw_trace, self.base),
             "publication_address": partial(addresses.publication, self.base),

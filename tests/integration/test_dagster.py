@@ -78,6 +78,12 @@ def test_each_tells_what_a_person_needs(defs: dg.Definitions) -> None:
         assert columns, f"{name} has no column schema"
         if name.startswith("raw/"):
             assert spec.owners, f"{name} has no owner"
+        table = name.replace("releases/", "release:").replace("/", ".")
+        trace = spec.metadata["trace"]
+        assert isinstance(trace, dg.UrlMetadataValue)
+        assert trace.url == f"http://127.0.0.1:3001/trace/{table}"
+        for column in columns:
+            assert f"]({trace.url}.{column.name})" in (column.description or ""), f"{name}.{column.name} has no link"
 
 
 def test_the_graph_is_the_one_that_was_reviewed(defs: dg.Definitions) -> None:

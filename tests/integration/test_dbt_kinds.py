@@ -204,7 +204,8 @@ def test_a_seed_comes_from_its_file(copy: Copy) -> None:
         record_events(connection, column_edges=edges_into)
         connection.commit()
         events = [event for (event,) in connection.execute(
-            "select event from lineage.event where event -> 'job' ->> 'name' = 'dbt.seed.dopa.province_region' order by id"
+            "select lineage.whole_event(event) from lineage.event"
+            " where event -> 'job' ->> 'name' = 'dbt.seed.dopa.province_region' order by id"
         ).fetchall()]  # fmt: skip
     assert [event["eventType"] for event in events] == ["START", "COMPLETE"] * 2
     assert {event["job"]["facets"]["jobType"]["jobType"] for event in events} == {"SEED"}
