@@ -14,6 +14,7 @@ from dopa_pipelines.cli import (
     auditing,
     changes,
     checking,
+    gating,
     ingesting,
     lineage,
     modelling,
@@ -44,6 +45,7 @@ tracing.add_to(app)
 modelling.add_to(app)
 publishing.add_to(app)
 checking.add_to(app)
+gating.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)

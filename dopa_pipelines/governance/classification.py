@@ -10,20 +10,17 @@ identifier < confidential < secret. The most protected edge of a column decides.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import sqlglot
-from sqlglot import exp
-
 from dopa_pipelines.contracts.model import Contract
 from dopa_pipelines.documents import DocumentError, Problem, read_document
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.lineage.columns import LineageError, names
+from dopa_pipelines.lineage.columns import LineageError
+from dopa_pipelines.lineage.columns.keyed import literal_keys
 from dopa_pipelines.lineage.columns.model import Edge, Edges
 from dopa_pipelines.lineage.columns.project import UNKNOWN, compiled, raw_schema
 from dopa_pipelines.lineage.columns.schema import Schema, View
@@ -202,7 +199,7 @@ class Classified:
         onward: dict[Step, list[Step]] = {}
         for edge in self.graph.edges:
             onward.setdefault(Step(edge.source, edge.source_column), []).append(Step(edge.target, edge.target_column))
-        queue = deque([(origin,)])
+        queue: deque[tuple[Step, ...]] = deque([(origin,)])
         seen = {origin}
         while queue:
             way = queue.popleft()
@@ -220,7 +217,7 @@ class Classified:
         for reader, inputs in self.graph.inputs.items():
             for name in inputs:
                 readers.setdefault(name, []).append(reader)
-        queue = deque([(origin.dataset,)])
+        queue: deque[tuple[str, ...]] = deque([(origin.dataset,)])
         seen = {origin.dataset}
         while queue:
             way = queue.popleft()
@@ -414,35 +411,9 @@ def yml_problem(folder: Path, model: Model, column: str, text: str) -> Problem:
     return Problem(folder / model.path, 1, text)
 
 
-_ENCODINGS = frozenset({"utf8", "utf-8", "hex", "base64", "escape", "sha256", "sha1", "sha224", "sha384", "sha512", "md5", "bf", "c"})
-
-
-def literal_keys(sql: str) -> list[str]:
-    """One-way functions in a statement that are given text besides a column: the key or salt of a hash."""
-    found: list[str] = []
-    try:
-        tree = sqlglot.parse_one(sql, dialect="postgres")
-    except sqlglot.errors.SqlglotError:
-        return []
-    for node in tree.walk():
-        if not isinstance(node, exp.Func) or isinstance(node, (exp.AggFunc, exp.Binary)):
-            continue
-        name = str(node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
-        if name not in names.ONE_WAY and name not in ("sha", "sha2", "md5digest", "sha1digest", "sha2digest"):
-            continue
-        texts = [part for part in node.find_all(exp.Literal) if part.is_string and part.name.lower() not in _ENCODINGS]
-        if texts and next(node.find_all(exp.Column), None) is not None:
-            found.append(name)
-    return found
-
-
 def _line_of(path: Path, word: str) -> int:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if word in line.lower():
                 return number
     return 1
-
-
-def shown(path: Path) -> str:
-    return os.path.relpath(path)

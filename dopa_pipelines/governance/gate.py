@@ -126,7 +126,9 @@ def judge(publication: Described, classified: Classified, day: date, unexplained
     shown = tuple(item | {"lifts": sorted(lifted.get(column, []))} for column, item in forced.items())
     notes = []
     if publication.approval.review_on < day:
-        notes.append(f"the review of its approval was due on {publication.approval.review_on.isoformat()}; the council decides anew")
+        notes.append(
+            f"the review of its approval was due on {publication.approval.review_on.isoformat()}; the council decides anew"
+        )
     return Verdict(publication.name, tuple(kept), shown, tuple(notes))
 
 
@@ -158,7 +160,9 @@ class _Judge:
                 yield Reason(ROWS, way, "record_level", f"its rows are single rows of {edge.table}, and those are of persons")
             elif edge.how.shape == "singled" and about.personal:
                 what = "a limit" if edge.column == ROW_ID else f"a condition on {edge.column}"
-                yield Reason(ROWS, self._path(edge, ROWS, None), "singles_out", f"{what} takes one person's rows from {edge.table}")
+                yield Reason(
+                    ROWS, self._path(edge, ROWS, None), "singles_out", f"{what} takes one person's rows from {edge.table}"
+                )
 
     # Columns
 
@@ -167,7 +171,8 @@ class _Judge:
             if edge.how.shape == "singled" and self.about(edge.table, edge.column).personal:
                 text = f"a condition on {edge.column} makes it tell of one person"
                 yield Reason(name, self._path(edge, name, source), "singles_out", text)
-                return
+                break
+        edges = frozenset(edge for edge in edges if edge.how.shape != "singled")
         worst_edge = worst(self.about, edges)
         if worst_edge is None:
             return

@@ -43,6 +43,7 @@ from dopa_pipelines.code import commit
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.naming import release_target
 from dopa_pipelines.lineage.store import record_write
+from dopa_pipelines.publishing.admission import admit
 from dopa_pipelines.publishing.describe import (
     WrittenFile,
     as_json,
@@ -127,7 +128,8 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
                 temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
                 try:
                     with snapshot(warehouse, publication) as source:
-                        manifest = _prepare(temporary, publication, source, warehouse.cluster)
+                        verdict = admit(source)
+                        manifest = _prepare(temporary, publication, source, warehouse.cluster) | {"gate": verdict.as_json()}
                     version, status = _settle(ledger, folder, temporary, publication, manifest, run_id, work.id)
                     if status == "unchanged":
                         _note_unchanged(ledger, manifest, run_id)

@@ -51,6 +51,11 @@ class Snapshot:
     head: Head | None
     _connection: psycopg.Connection = field(repr=False)
 
+    @property
+    def connection(self) -> psycopg.Connection:
+        """The connection of the snapshot, to ask it of other things as of the same moment."""
+        return self._connection
+
     def batches(self) -> Iterator[pa.Table]:
         """The rows in the publication's order, ``BATCH_ROWS`` a table; the columns it lists and no other."""
         with self._connection.cursor() as cursor, cursor.copy(_query(self.publication)) as copy:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from sqlglot import exp
@@ -42,7 +43,9 @@ _VOLATILE = frozenset(
 )
 """Functions that differ from row to row: by them rows can be told apart."""
 _RANKS = frozenset({"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "rownumber"})
-_TESTS = frozenset({"starts_with", "startswith", "regexp_like", "like_regex", "textlike", "texteq", "int8eq", "bpchareq", "isfinite"})
+_TESTS = frozenset(
+    {"starts_with", "startswith", "regexp_like", "like_regex", "textlike", "texteq", "int8eq", "bpchareq", "isfinite"}
+)
 _OF_DATES = {"month": 1, "quarter": 2, "year": 3, "decade": 4, "century": 5, "isoyear": 3}
 _FORMATS = {"YYYY-MM": "month", "YYYYMM": "month", "YYYY/MM": "month", "MM/YYYY": "month", "YYYY": "year"}
 _MIN_BAND = 5
@@ -209,9 +212,7 @@ class _Treating(_Walk):
                     return edge._replace(how=how._replace(shape="key", group=name))
             return edge
 
-        return Rows(
-            tuple((title, self.mapped(value, grouped)) for title, value in columns), frozenset(map(grouped, dataset))
-        )
+        return Rows(tuple((title, self.mapped(value, grouped)) for title, value in columns), frozenset(map(grouped, dataset)))
 
     def single_outs(self, dataset: Edges) -> Edges:
         """What decides rows by a direct identifier, other than by the same of another table, is about one person."""
@@ -271,7 +272,10 @@ class _Treating(_Walk):
         def coarser(edge: Edge) -> Edge:
             how = edge.how
             # An age as of a day that is itself picked, such as the register's last, may become a band.
-            if not (how.shape in ("value", "key") or (how.shape == "picked" and grain[0] == "age")) or not self.about(edge).personal:
+            if (
+                not (how.shape in ("value", "key") or (how.shape == "picked" and grain[0] == "age"))
+                or not self.about(edge).personal
+            ):
                 return edge
             made = _regrained(how.grain, grain)
             if made is None:
@@ -314,12 +318,15 @@ class _Treating(_Walk):
         """A comparison of a direct identifier: with that of another table it matches rows, with a constant it is about one."""
         if not any(self.identifies(edge) for edge in found.edges):
             return found
-        if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null):
+        empty = any(isinstance(part, exp.Null) or _blank(part) for part in node.iter_expressions())
+        if empty and isinstance(node, (exp.Is, exp.EQ, exp.NEQ)):
             shape = "matched"
         else:
             sides = [part for part in node.iter_expressions()]
             told = [any(self.identifies(edge) for edge in self.value(side, scope).edges) for side in sides]
-            shape = "matched" if len(told) == 2 and all(told) and isinstance(node, (exp.EQ, exp.NullSafeEQ, exp.In)) else "singled"
+            shape = (
+                "matched" if len(told) == 2 and all(told) and isinstance(node, (exp.EQ, exp.NullSafeEQ, exp.In)) else "singled"
+            )
         if isinstance(node, exp.In) and node.args.get("query") is not None:
             inner = self.value(node.args["query"], scope).edges
             outer = self.value(node.this, scope).edges
@@ -341,7 +348,8 @@ class _Treating(_Walk):
         return self.mapped(value, condition)
 
     def nullif(self, node: exp.Nullif, scope: Scope) -> Value:
-        return self.conditions(super().nullif(node, scope))
+        found = super().nullif(node, scope)
+        return found if _blank(node.expression) else self.conditions(found)
 
     # -- aggregates ---------------------------------------------------------------------------------------------------
 
@@ -476,9 +484,7 @@ class _Treating(_Walk):
         if select is not None and select.args.get("group") is not None:
             return Value(edges | deciding_parts)  # its rows are groups
         by_person = any(
-            self.identifies(edge)
-            for part in node.args.get("partition_by") or ()
-            for edge in self.value(part, scope).edges
+            self.identifies(edge) for part in node.args.get("partition_by") or () for edge in self.value(part, scope).edges
         )
         rows = NONE.union(*scope.dataset)
         if name in _RANKS and by_person:
@@ -492,14 +498,31 @@ class _Treating(_Walk):
             for edge in edges | deciding_parts
         )
         counted = frozenset(
-            Edge(edge.table, ROW, Subtype.AGGREGATION, True, How("picked" if edge.how.shape == "value" else "statistic", "", edge.how.group))
+            Edge(
+                edge.table,
+                ROW,
+                Subtype.AGGREGATION,
+                True,
+                How("picked" if edge.how.shape == "value" else "statistic", "", edge.how.group),
+            )
             for edge in rows
             if self.presence(edge) and self.about(edge).personal
         )
         return Value(found | counted | self.row_ids(scope))
 
 
-_TRANSPARENT = (exp.Column, exp.Paren, exp.Alias, exp.Collate, exp.Order, exp.Ordered, exp.Distinct, exp.Identifier, exp.Dot, exp.Tuple)
+_TRANSPARENT = (
+    exp.Column,
+    exp.Paren,
+    exp.Alias,
+    exp.Collate,
+    exp.Order,
+    exp.Ordered,
+    exp.Distinct,
+    exp.Identifier,
+    exp.Dot,
+    exp.Tuple,
+)
 _TREATED_ELSEWHERE = (
     exp.AggFunc, exp.Window, exp.Filter, exp.WithinGroup, exp.Query, exp.Exists, exp.Connector, exp.SubqueryPredicate,
 )  # fmt: skip
@@ -522,6 +545,11 @@ def _confirmed(edge: Edge, kind: str) -> Edge:
     if edge.how.shape in ("value", "key") and satisfies(edge.how.grain, kind):
         return edge._replace(how=edge.how._replace(declared=True))
     return edge
+
+
+def _blank(node: exp.Expr) -> bool:
+    """Text that stands for no value in old files: everybody without one has it."""
+    return isinstance(node, exp.Literal) and node.is_string and node.name.strip(" -0") == ""
 
 
 def _bare(node: exp.Expr | None) -> bool:
@@ -593,9 +621,11 @@ def _is_band(node: exp.Case) -> bool:
                 return False
             if None in ends:
                 return False
-            limits += [end + (1 if isinstance(part, exp.Between) and place else 0) for place, end in enumerate(ends) if end is not None]
+            limits += [
+                end + (1 if isinstance(part, exp.Between) and place else 0) for place, end in enumerate(ends) if end is not None
+            ]
     apart = sorted(set(limits))
-    if any(two - one < _MIN_BAND for one, two in zip(apart, apart[1:], strict=False)):
+    if any(two - one < _MIN_BAND for one, two in pairwise(apart)):
         return False
     results = [branch.args["true"] for branch in node.args["ifs"]]
     if node.args.get("default") is not None:
