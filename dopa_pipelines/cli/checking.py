@@ -27,7 +27,9 @@ def check_command(
     write: Annotated[bool, typer.Option("--write", help="Write generated files that drifted")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
 ) -> None:
-    """Check contracts, publications, what columns are by lineage, the gate, and generated files. Exit code 2: something is wrong, each with file and line."""
+    """Check contracts, publications, what columns are by lineage, the gate, and generated files.
+
+    Exit code 2: something is wrong, each with file and line."""
     from dopa_pipelines.contracts import dbt_sources, load_contracts
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.sources import source_problems

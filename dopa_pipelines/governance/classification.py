@@ -1,7 +1,7 @@
 """Classification that travels: what each column is by its lineage, and why.
 
-Belongs here: what contracts, seeds and other tables say of columns (``About``), what that makes of every column that descends from
-them, the declarations of models, and the path that shows it. Does not belong here: how SQL treats values
+Belongs here: what contracts, seeds and other tables say of columns (``About``), what that makes of every column that descends
+from them, the declarations of models, and the path that shows it. Does not belong here: how SQL treats values
 (``lineage.columns.treated``), and whether a publication may go out (:mod:`.gate`).
 
 The order of protection: open < internal < aggregate of people < grouping key < generalised < personal < sensitive < direct
@@ -103,8 +103,8 @@ def rank(about: About, edge: Edge) -> str:
 class Abouts:
     """What is said of columns: of raw tables by contracts, of seeds and other tables by their yml or tags; else internal.
 
-    A row of a raw table is about a person where one of the columns is personal, unless the table's key is open: then that there is
-    such a thing is public (a licence), whoever holds it.
+    A row of a raw table is about a person where one of the columns is personal, unless the table's key is open: then that there
+    is such a thing is public (a licence), whoever holds it.
     """
 
     def __init__(self, contracts: Iterable[Contract] = ()) -> None:
@@ -301,8 +301,8 @@ class WorkingCopy:
                 line = _line_of(self.project.folder / model.path, name)
                 yield Problem(
                     self.project.folder / model.path, line,
-                    f"{name} is given a key or salt as text: whoever reads the SQL or a log has it; take the hash in the silo, with"
-                    " a key that stays there",
+                    f"{name} is given a key or salt as text: whoever reads the SQL or a log has it; take the hash in the silo,"
+                    " with a key that stays there",
                 )  # fmt: skip
 
     def _said(self, model: Model, item: Said) -> Iterator[Problem]:
@@ -326,8 +326,8 @@ class WorkingCopy:
             if derived.problem is None and LEVELS.index(item.classification) < LEVELS.index(derived.level):
                 way = " → ".join(map(str, derived.path))
                 yield problem(
-                    f"{model.target}.{item.column} is declared {item.classification} and is {derived.level} ({derived.what}) by its"
-                    f" lineage: {way}; declare what it is, or change the SQL"
+                    f"{model.target}.{item.column} is declared {item.classification} and is {derived.level} ({derived.what}) by"
+                    f" its lineage: {way}; declare what it is, or change the SQL"
                 )
 
     def _recognised(self, model: Model, item: Said, problem: Any) -> Iterator[Problem]:

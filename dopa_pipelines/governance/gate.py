@@ -1,7 +1,7 @@
 """The gate: whether a publication may go out, by the lineage of its columns.
 
-Belongs here: the rules, each with its name, and what they say of a working copy or of what was recorded. Does not belong here: what
-a column is (:mod:`.classification`), and how numbers are protected (``publishing``'s disclosure control).
+Belongs here: the rules, each with its name, and what they say of a working copy or of what was recorded. Does not belong here:
+what a column is (:mod:`.classification`), and how numbers are protected (``publishing``'s disclosure control).
 
 The rules, by the names that reasons carry:
 

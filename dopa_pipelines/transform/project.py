@@ -142,7 +142,7 @@ class Project:
         place = {unique_id: number for number, unique_id in enumerate(order)}
         tests: dict[str, list[Test]] = {unique_id: [] for unique_id in order}
         for unique_id, node in sorted(nodes.items()):
-            read = [parent for parent in node["depends_on"]["nodes"] if parent in place]
+            read = [parent for parent in node["depends_on"].get("nodes", ()) if parent in place]
             if node["resource_type"] == "test" and read:
                 # A test that reads several models runs with the last of them to be built.
                 tests[max(read, key=place.__getitem__)].append(_test(unique_id, node, read))

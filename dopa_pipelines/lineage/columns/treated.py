@@ -322,7 +322,7 @@ class _Treating(_Walk):
         if empty and isinstance(node, (exp.Is, exp.EQ, exp.NEQ)):
             shape = "matched"
         else:
-            sides = [part for part in node.iter_expressions()]
+            sides = list(node.iter_expressions())
             told = [any(self.identifies(edge) for edge in self.value(side, scope).edges) for side in sides]
             shape = (
                 "matched" if len(told) == 2 and all(told) and isinstance(node, (exp.EQ, exp.NullSafeEQ, exp.In)) else "singled"
