@@ -193,11 +193,11 @@ class _Treating(_Walk):
         if group is None and node.args.get("having") is None and id(scope) not in self.aggregating:
             return Rows(columns, dataset)
         keys = tuple(self.grouped([item], scope, columns) for item in group_items(group)) if group is not None else ()
-        alone = any(self.identifies(edge) for key in keys for edge in key)
+        alone = "value" if any(self.identifies(edge) for key in keys for edge in key) else ""
         values = (edge for edge in dataset if edge.column != ROW and edge.how.shape in ("value", "picked", "matched"))
         if scope.parent is not None and any(self.about(edge).personal for edge in values):
             # A query within another one is made anew for each row of that: its group may be one person.
-            alone = True
+            alone = "picked"
         name = f"{self.statement_name}#{len(self.treatment.groups)}"
         self.treatment.groups[name] = keys
 
@@ -205,7 +205,7 @@ class _Treating(_Walk):
             how = edge.how
             match how.shape:
                 case "fresh":
-                    return edge._replace(how=how._replace(shape="value" if alone else "statistic", group=name))
+                    return edge._replace(how=how._replace(shape=alone or "statistic", group=name))
                 case "statistic":
                     return edge._replace(how=how._replace(group=name))
                 case "value" | "key" if not alone:
@@ -323,7 +323,14 @@ class _Treating(_Walk):
             shape = "matched"
         else:
             sides = list(node.iter_expressions())
-            told = [any(self.identifies(edge) for edge in self.value(side, scope).edges) for side in sides]
+            # A value that was picked, or comes from a query of one row, is that of one person.
+            told = [
+                not isinstance(side, exp.Query)
+                and any(self.identifies(edge) for edge in edges)
+                and not any(self.identifies(edge) and edge.how.shape != "value" for edge in edges)
+                for side in sides
+                for edges in (self.value(side, scope).edges,)
+            ]
             shape = (
                 "matched" if len(told) == 2 and all(told) and isinstance(node, (exp.EQ, exp.NullSafeEQ, exp.In)) else "singled"
             )
@@ -378,8 +385,9 @@ class _Treating(_Walk):
         return self.of_group(node, "count", super().count(node, scope), scope)
 
     def within_group(self, node: exp.WithinGroup, scope: Scope) -> Value:
-        edges = super().within_group(node, scope).edges
         inner = node.this
+        parts = (*inner.iter_expressions(), node.expression)
+        edges = carried(NONE.union(*(self.value(part, scope).edges for part in parts)), Subtype.AGGREGATION)
         name = self.function_name(inner) if isinstance(inner, exp.Func) else ""
         fraction = next((part for part in inner.iter_expressions() if isinstance(part, exp.Literal)), None)
         if name == "percentile_cont" and fraction is not None and not fraction.is_string and 0.1 <= float(fraction.name) <= 0.9:
@@ -400,7 +408,9 @@ class _Treating(_Walk):
             if shape == "fresh":
                 new = shape
             elif shape in ("key", "statistic"):
-                new = "fresh" if name in STATISTICS or not personal else shape if name in _CHOOSING else "picked"
+                new = "fresh" if name in STATISTICS or not personal else "picked"
+                if shape == "key" and name in _CHOOSING:
+                    new = shape
             elif not personal:
                 new = "fresh"
             elif name in COUNTS and edge.column != ROW_ID:
@@ -412,15 +422,13 @@ class _Treating(_Walk):
             return edge._replace(how=edge.how._replace(shape=new))
 
         edges = frozenset(map(treated, value.edges))
-        if name not in _CHOOSING:
-            rows = NONE.union(*scope.dataset)
-            over = frozenset(
-                Edge(edge.table, ROW, Subtype.AGGREGATION, True, How("fresh" if local else edge.how.shape))
-                for edge in rows
-                if self.presence(edge)
-            )
-            edges |= over
-        return Value(edges)
+        rows = [edge for edge in NONE.union(*scope.dataset) if self.presence(edge)]
+        if name in STATISTICS:
+            shape = "fresh" if local else "value"
+            return Value(edges | {Edge(edge.table, ROW, Subtype.AGGREGATION, False, How(shape)) for edge in rows})
+        # What it picks or packs is a single row's, also where the column is of a table that was only looked up.
+        over = (edge for edge in rows if edge.how.shape == "value" and self.about(edge).personal)
+        return Value(edges | {Edge(edge.table, ROW, Subtype.AGGREGATION, False, How("picked")) for edge in over})
 
     def local(self, node: exp.Expr, scope: Scope) -> bool:
         """Whether all columns are of this query: PostgreSQL gives an aggregate of another one's columns to that."""
@@ -480,6 +488,14 @@ class _Treating(_Walk):
         edges = frozenset(edge._replace(subtype=kind) if edge.direct else edge for edge in edges)
         parts = list(self.window_parts(node, scope, 0))
         deciding_parts = deciding(NONE.union(*parts), Subtype.WINDOW)
+        if name not in names.AGGREGATES:
+            # Another group's figure is not this one's, so no disclosure rule protects it here.
+            edges = frozenset(
+                edge._replace(how=edge.how._replace(shape="picked"))
+                if edge.how.shape in ("statistic", "fresh") and self.about(edge).personal
+                else edge
+                for edge in edges
+            )
         select = node.find_ancestor(exp.Select)
         if select is not None and select.args.get("group") is not None:
             return Value(edges | deciding_parts)  # its rows are groups
