@@ -49,12 +49,29 @@
             'dbt_version', {{ quoted(dbt_version) }},
             'invocation_id', {{ quoted(invocation_id) }},
             'work', {{ quoted(work_id(model.unique_id)) }},
-            'actor', {% if env_var('DOPA_ACTOR', '') %}{{ quoted(env_var('DOPA_ACTOR')) }}::text{% else %}null{% endif %}
+            'actor', {% if env_var('DOPA_ACTOR', '') %}{{ quoted(env_var('DOPA_ACTOR')) }}::text{% else %}null{% endif %},
+            'said', {{ quoted(tojson(said_of(model))) }}::jsonb
         )),
         {{ quoted(target.name) }}
     )
     from (select {{ quoted(compiled) }}::text as compiled) as code
     {%- endif -%}
+{%- endmacro %}
+
+
+{#- What the yml of a node says that its columns are: classification, and what they make coarser (docs/classification.md). A
+    release is judged by what was said when its tables were built. -#}
+{% macro said_of(node) -%}
+    {%- set found = {} -%}
+    {%- for name, column in node.columns.items() -%}
+        {%- set meta = (column.get('config') or {}).get('meta') or column.get('meta') or {} -%}
+        {%- set kept = {} -%}
+        {%- for key in ('classification', 'pdpa_role', 'generalises') if key in meta -%}
+            {%- do kept.update({key: meta[key]}) -%}
+        {%- endfor -%}
+        {%- if kept -%}{%- do found.update({name: kept}) -%}{%- endif -%}
+    {%- endfor -%}
+    {{ return(found) }}
 {%- endmacro %}
 
 

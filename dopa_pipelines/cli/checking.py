@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 
 from dopa_pipelines.cli.console import err, out, print_json
+
+if TYPE_CHECKING:
+    from dopa_pipelines.contracts import Contract
+    from dopa_pipelines.documents import Problem
+    from dopa_pipelines.publishing import Publication
+    from dopa_pipelines.settings import Settings
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,7 +27,9 @@ def check_command(
     write: Annotated[bool, typer.Option("--write", help="Write generated files that drifted")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
 ) -> None:
-    """Check contracts, publications and generated files. Exit code 2: something is wrong, each with file and line."""
+    """Check contracts, publications, what columns are by lineage, the gate, and generated files.
+
+    Exit code 2: something is wrong, each with file and line."""
     from dopa_pipelines.contracts import dbt_sources, load_contracts
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.sources import source_problems
@@ -34,6 +45,11 @@ def check_command(
     models = {model.target: set(model.columns) for model in Project(settings).models}
     for publication in publications.publications:
         problems += source_problems(publication, models)
+    notes: list[str] = []
+    if not problems:
+        # What columns are by lineage can be told only of contracts and models that are right.
+        judged, notes = _judged(settings, contracts, publications.publications)
+        problems += judged
     shown = [(_relative(problem.file), problem.line, problem.message) for problem in sorted(problems)]
     if as_json:
         print_json(
@@ -41,12 +57,15 @@ def check_command(
                 "contracts": len(contracts),
                 "publications": len(publications.publications),
                 "written": [str(_relative(path)) for path in written],
+                "notes": notes,
                 "problems": [{"file": str(file), "line": line, "message": text} for file, line, text in shown],
             }
         )
     else:
         for path in written:
             out.print(f"written: {_relative(path)}")
+        for note in notes:
+            out.print(note, markup=False)
         for file, line, text in shown:
             err.print(f"{file}:{line}: {text}", markup=False)
         if not shown:
@@ -55,6 +74,31 @@ def check_command(
             )
     if problems:
         raise typer.Exit(2)
+
+
+def _judged(
+    settings: Settings, contracts: Iterable[Contract], publications: Iterable[Publication]
+) -> tuple[list[Problem], list[str]]:
+    """What the gate refuses, and what yml says of columns that is not so; and what the gate tells besides."""
+    from dopa_pipelines.documents import read_document
+    from dopa_pipelines.governance.classification import working_copy
+    from dopa_pipelines.governance.gate import judge
+    from dopa_pipelines.publishing.publication import TIMEZONE
+    from dopa_pipelines.transform import Project
+
+    copy = working_copy(Project(settings), contracts)
+    problems = list(copy.problems())
+    notes = []
+    today = datetime.now(ZoneInfo(TIMEZONE)).date()
+    for publication in publications:
+        verdict = judge(publication, copy.classified, today)
+        document = read_document(publication.path)
+        places = {column.name: place for place, column in enumerate(publication.columns)}
+        for reason in verdict.reasons:
+            keys = ("columns", places[reason.column]) if reason.column in places else ("source",)
+            problems.append(document.problem(f"the gate refuses {reason} [{reason.rule}]", *keys))
+        notes += [f"{publication.name}: {note}" for note in verdict.notes]
+    return problems, notes
 
 
 def _relative(path: Path) -> Path:

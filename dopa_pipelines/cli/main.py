@@ -16,6 +16,7 @@ from dopa_pipelines.cli import (
     changes,
     checking,
     disclosing,
+    gating,
     ingesting,
     lineage,
     modelling,
@@ -50,6 +51,7 @@ publishing.add_to(app)
 disclosing.add_to(app)
 catalogue.add_to(app)
 checking.add_to(app)
+gating.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)

@@ -323,7 +323,7 @@ class _Recorder:
             yield self._unresolved(made, f"the contract of {write.target}", "was not kept when this was loaded")
             return
         try:
-            contract = _contract(row[0])
+            contract = contract_of(row[0])
         except DocumentError as error:
             yield self._unresolved(made, f"the contract of {write.target}", f"cannot be read any more: {error}")
             return
@@ -519,7 +519,7 @@ def _protection(column: Column) -> dict[str, Any]:
     return said | ({"pdpa_role": column.pdpa_role} if column.pdpa_role != "none" else {})
 
 
-def _contract(document: str) -> Contract:
+def contract_of(document: str) -> Contract:
     """A contract from its text. Raises DocumentError."""
     from dopa_pipelines.contracts.read import SUFFIX, read_contract
 

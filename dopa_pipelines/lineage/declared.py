@@ -144,7 +144,7 @@ class Impact:
 
 def impact(graph: Declared, dataset: str, column: str | None = None) -> Impact:
     """What descends from a dataset, or from one of its columns. Raises UserError where there is no such thing."""
-    target = _dataset(graph, dataset)
+    target = dataset_named(graph, dataset)
     if column is not None and column not in graph.columns[target]:
         raise UserError(f"{target} has no column {column!r}; it has {', '.join(graph.columns[target])}")
     start = (column,) if column is not None else tuple(graph.columns[target])
@@ -186,7 +186,8 @@ def _onward(
     ]
 
 
-def _dataset(graph: Declared, name: str) -> str:
+def dataset_named(graph: Declared, name: str) -> str:
+    """The dataset that people mean by a name, bare or with its schema. Raises UserError."""
     if name in graph.columns:
         return name
     found = sorted(known for known in graph.columns if known.rpartition(".")[2].removeprefix("release:") == name)

@@ -195,6 +195,31 @@ def _shown(moment: datetime | str | None) -> str:
     return found.astimezone(BANGKOK).strftime("%Y-%m-%d %H:%M") if found else "at an unknown time"
 
 
+def unexplained(connection: Connection, target: str, *, rows: bool) -> list[Finding]:
+    """What of one table or view is not as it was recorded, in the caller's transaction: the definition of a view; of a table,
+    where ``rows`` asks for it, rows of transactions that no record has, and rows that were deleted. Digests are not taken."""
+    found = _targets(connection, target)
+    if not found:
+        return [Finding("unrecorded", target, f"nothing was ever recorded of {target}; build its model with `dopa run`")]
+    verdict, (written,) = Verdict(), found
+    if written.kind == "v":
+        row = connection.execute("select current_setting('search_path')").fetchone()
+        connection.execute("set local search_path = pg_catalog, pg_temp")
+        _view(connection, verdict, written)
+        connection.execute("select set_config('search_path', %s, true)", row)
+        if verdict.notes:  # its definition was not recorded
+            verdict.add("view_unknown", target, verdict.notes[0])
+    elif rows and written.kind is not None:
+        scan = _scan(connection, written.schema, written.name, None, hashed=False)
+        _tell_foreign(verdict, target, scan, _foreign(connection, [target], scan.xmins))
+        out = connection.execute(
+            "select rows_out from lineage.write where target = %s and rows_out is not null order by id desc limit 1", (target,)
+        ).fetchone()
+        if out and scan.rows != out[0]:
+            _tell_count(verdict, target, scan.rows, out[0], f"its last write recorded {out[0]:,}")
+    return verdict.findings
+
+
 def rebase(warehouse: Warehouse, releases: Path, why: str, dataset: str | None = None) -> list[str]:
     """Account for rows that other transactions wrote since (a restore, a rewrite by ``alter type``, a move to another server).
 

@@ -22,8 +22,7 @@ import polars as pl
 from dopa_pipelines.documents import Problem
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing import disclosure
-from dopa_pipelines.publishing.disclosure import Family, Policy, Rule, Table
-from dopa_pipelines.publishing.disclosure.protect import protect
+from dopa_pipelines.publishing.disclosure import Family, Policy, Rule, Table, protect
 from dopa_pipelines.publishing.folders import manifest_of
 from dopa_pipelines.publishing.publication import Dimension, Disclosure, Publication
 from dopa_pipelines.publishing.rows import beside

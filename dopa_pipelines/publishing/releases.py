@@ -40,6 +40,7 @@ from psycopg.types.json import Jsonb
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.naming import release_target
 from dopa_pipelines.publishing import changes
+from dopa_pipelines.publishing.admission import admit
 from dopa_pipelines.publishing.dcat import dcat
 from dopa_pipelines.publishing.describe import (
     as_json,
@@ -144,9 +145,11 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
                 temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
                 try:
                     with snapshot(warehouse, publication, relatives) as source:
+                        verdict = admit(source)
                         quality = _approved(source, publication)
                         rows, protected = _protected(source, publication, relatives, settings)
                         prepared = _prepare(temporary, publication, source, rows, warehouse.cluster, quality, protected)
+                        prepared.manifest.update(gate=verdict.as_json(), exceptions=list(verdict.exceptions))
                     version, status = _settle(ledger, folder, temporary, publication, prepared, run_id, work.id, again)
                     if status == "unchanged":
                         _note_unchanged(ledger, prepared.manifest, run_id)

@@ -108,6 +108,21 @@ def delivered(_made: tuple[Path, str], tmp_path: Path) -> Callable[[], Demo]:
     return lambda: Demo(_copy(_made[0] / "delivered", tmp_path / f"state{next(made)}"))
 
 
+RECORDED = """
+create or replace function open_data.record_places() returns trigger language plpgsql as $f$
+begin
+    perform lineage.record_write(
+        'model', 'open_data.places_to_test', 'run-0', p_rows_out => (select count(*) from open_data.places_to_test),
+        p_code => jsonb_build_object('compiled',
+            'select ''1'' as code, ''ก'' as name_th, 1 as people, 1.0 as area, date ''2020-01-01'' as since, true as city')
+    );
+    return null;
+end $f$;
+create trigger recorded after insert or update or delete on open_data.places_to_test
+    for each statement execute function open_data.record_places()
+"""
+
+
 @pytest.fixture
 def places(warehouse: Warehouse) -> Iterator[psycopg.Connection]:
     """A table to publish, of 1,000 rows in no order, with a column that no publication lists; a connection
@@ -119,6 +134,8 @@ def places(warehouse: Warehouse) -> Iterator[psycopg.Connection]:
             "numeric(10, 2), "
             "since date, city boolean, pid text)"
         )
+        # Like a model, each change of it records what it is made by: the gate lets nothing else out.
+        connection.execute(RECORDED)
         connection.execute(
             "insert into open_data.places_to_test select lpad(i::text, 6, '0'), "
             "case i % 4 when 0 then '=1+1' when 1 then null when 2 then E'กำ\"แพง\"\\nเพชร' else 'ก' end, "
@@ -127,6 +144,7 @@ def places(warehouse: Warehouse) -> Iterator[psycopg.Connection]:
         )
         yield connection
         connection.execute("drop table open_data.places_to_test")
+        connection.execute("drop function open_data.record_places")
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_official_statistics_add_up(demo: Any) -> None:
 @pytest.mark.parametrize(
     ("dataset", "measure", "models"),
     [
-        ("birth_event", "births", ["births_by_province", "births_by_district", "births_by_weight"]),
+        ("birth_event", "births", ["births_by_province", "births_by_district"]),
         ("death_event", "deaths", ["deaths_by_province", "deaths_by_district", "deaths_by_cause", "deaths_by_age_sex"]),
         ("id_card_issue", "cards", ["id_cards_by_office", "id_cards_by_province"]),
         ("complaint", "cases", ["complaints_received", "complaints_by_channel"]),

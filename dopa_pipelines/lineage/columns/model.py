@@ -35,6 +35,24 @@ OF_ROWS = frozenset({Subtype.JOIN, Subtype.FILTER, Subtype.GROUP_BY, Subtype.SOR
 """Subtypes that decide which rows there are, or in which order."""
 
 
+class How(NamedTuple):
+    """How a person's value was treated on its way; ``treated`` works it out, lineage alone does without.
+
+    ``shape``: still the ``value`` of one person, the ``key`` of a group, a ``statistic`` of one, a ``singled`` value (it decides
+    about one person), or ``matched`` with the same of another table; ``fresh``: a statistic of the query that is being walked.
+    ``grain``: what the value was made coarser to, ``""`` where it is as it was; ``group``: the query that made key or statistic;
+    ``declared``: the model's yml says that it is coarser.
+    """
+
+    shape: str = "value"
+    grain: str = ""
+    group: str = ""
+    declared: bool = False
+
+
+AS_IT_WAS = How()
+
+
 class Edge(NamedTuple):
     """That the output depends on ``table.column``. ``masking``: a one-way function lies between."""
 
@@ -42,6 +60,7 @@ class Edge(NamedTuple):
     column: str
     subtype: Subtype
     masking: bool = False
+    how: How = AS_IT_WAS
 
     @property
     def direct(self) -> bool:
@@ -68,7 +87,7 @@ def carried(edges: Edges, subtype: Subtype, masking: bool = False) -> Edges:
         return edges
     strength = _STRENGTH[subtype]
     return frozenset(
-        Edge(e.table, e.column, subtype if _STRENGTH.get(e.subtype, 9) < strength else e.subtype, e.masking or masking)
+        Edge(e.table, e.column, subtype if _STRENGTH.get(e.subtype, 9) < strength else e.subtype, e.masking or masking, e.how)
         for e in edges
     )
 
@@ -80,7 +99,9 @@ def deciding(edges: Edges, subtype: Subtype) -> Edges:
         return edges
     of_rows = subtype in OF_ROWS
     return frozenset(
-        e if e.subtype in OF_ROWS or (not of_rows and e.subtype not in _STRENGTH) else Edge(e.table, e.column, subtype, e.masking)
+        e
+        if e.subtype in OF_ROWS or (not of_rows and e.subtype not in _STRENGTH)
+        else Edge(e.table, e.column, subtype, e.masking, e.how)
         for e in edges
     )
 

@@ -298,6 +298,10 @@ class _Walk:
                 found = (self.sort_key(item, scope, columns) for item in items)
                 scope.decides(deciding(NONE.union(*found), Subtype.GROUP_BY))
         self.order_and_limit(node, scope, columns)
+        return self.selected(node, scope, columns)
+
+    def selected(self, node: exp.Select, scope: Scope, columns: Columns) -> Rows:
+        """The rows of a select whose parts are known."""
         return Rows(columns, NONE.union(*scope.dataset))
 
     def order_and_limit(self, node: exp.Expr, scope: Scope, columns: Columns) -> None:
@@ -543,7 +547,7 @@ class _Walk:
                 raise self.error(node, f"view {view.name}", "refers to itself")
             return known
         self.views[view.name] = None
-        walk = _Walk(view.sql, self.schema, f"view {view.name}", self.views)
+        walk = self.of_view(view)
         made = walk.parsed()
         titles: list[str] | None = None
         if isinstance(made, exp.Create) and made.expression is not None:
@@ -553,6 +557,9 @@ class _Walk:
             rows = Rows(walk.renamed(rows.columns, titles, made, view.name), rows.dataset)
         self.views[view.name] = rows
         return rows
+
+    def of_view(self, view: View) -> _Walk:
+        return _Walk(view.sql, self.schema, f"view {view.name}", self.views)
 
     def derived(self, node: exp.Subquery, alias: exp.Expr | None, scope: Scope, sees: Scope | None) -> list[tuple[str, Value]]:
         rows = self.query(_unaliased(node), sees, scope.ctes)
@@ -1105,6 +1112,20 @@ def _handler_for(kind: type[exp.Expr]) -> _Handler:
     if issubclass(kind, exp.Func) and not issubclass(kind, (exp.Binary, exp.Connector)):
         return _Walk.typed
     return _Walk.generic
+
+
+def handler_of(node: exp.Expr) -> str:
+    """The name of the method that tells the value of such a node, for walks that tell more than this one."""
+    kind = type(node)
+    handler = _HANDLERS.get(kind)
+    if handler is None:
+        handler = _HANDLERS[kind] = _handler_for(kind)
+    return handler.__name__
+
+
+def group_items(node: exp.Expr) -> Iterable[exp.Expr]:
+    """The expressions of GROUP BY, out of their sets."""
+    return _group_items(node)
 
 
 def _made_of(edges: Edges) -> Value:
