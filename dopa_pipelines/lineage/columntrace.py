@@ -14,7 +14,7 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -440,13 +440,15 @@ def moment(conn: Connection, text: str) -> datetime:
     """
     text = text.strip()
     try:
-        return _told(datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(), BANGKOK) - timedelta(microseconds=1))
+        return datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(), BANGKOK) - timedelta(microseconds=1)
     except (ValueError, OverflowError):
         pass
     try:
         found = datetime.fromisoformat(text)
-        return _told(found if found.tzinfo else found.replace(tzinfo=BANGKOK))
-    except ValueError:
+        found = found if found.tzinfo else found.replace(tzinfo=BANGKOK)
+        found.astimezone(BANGKOK)  # at the ends of the calendar there is no such time here
+        return found
+    except (ValueError, OverflowError):
         pass
     rows = conn.execute(
         "select w.written_at from lineage.write w where w.kind = 'release'"
@@ -459,11 +461,6 @@ def moment(conn: Connection, text: str) -> datetime:
             " a release"
         )
     return rows[0][0]  # type: ignore[no-any-return]
-
-
-def _told(when: datetime) -> datetime:
-    """The time, or the first or last one that has a place in the calendar of every zone; nothing was recorded beyond."""
-    return min(max(when, datetime(1, 1, 2, tzinfo=UTC)), datetime(9999, 12, 30, tzinfo=UTC))
 
 
 # Showing

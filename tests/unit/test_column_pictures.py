@@ -61,7 +61,7 @@ def walk_of(tables: int, columns: int, *, layers: int = 6, indirect: int = 0) ->
         if layer[number] == 0:
             fields[0] |= {"classification": "personal", "pdpa_role": "direct_identifier"}
         return Definition(
-            names[number], KINDS[layer[number]], "1.0.0", tuple(fields), None, WHEN, None, number, None, "dopa_loader", {}
+            names[number], KINDS[layer[number]], "1.0.0", tuple(fields), None, WHEN, None, number, None, "dopa_loader", None, {}
         )
 
     return ColumnWalk(
