@@ -26,15 +26,15 @@ def disclose_command(
     """
     import polars as pl
 
-    from dopa_pipelines.publishing.disclosure.protect import protect
+    from dopa_pipelines.publishing.disclosure.protecting import protect
     from dopa_pipelines.publishing.disclosure.spec import family_of, read_specification, read_table
 
     specification = read_specification(spec)
     family, known = family_of(specification, read_table(data), data.name, spec.parent)
-    protected = protect(family, specification.policy(), known)
+    protected = protect(family, specification.policy(processes=2), known)
     if to is not None and protected.passed:
         names = [dimension.name for dimension in family.dimensions]
-        protected.frame.select(*names, pl.col("published").alias(specification.measure), "status").write_csv(to)
+        protected.frame.select(*names, pl.col("published").alias(specification.measure)).write_csv(to)
     if as_json:
         print_json(protected.as_dict())
     else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dopa_pipelines.publishing.disclosure.cell_key import Noise
-    from dopa_pipelines.publishing.disclosure.protect import Policy, Protected, protect
+    from dopa_pipelines.publishing.disclosure.protecting import Policy, Protected, protect
     from dopa_pipelines.publishing.disclosure.rules import Dominance, Rule
     from dopa_pipelines.publishing.disclosure.tables import Dimension, Family, Table
 
@@ -26,11 +26,11 @@ _WHERE = {
     "Dominance": "rules",
     "Family": "tables",
     "Noise": "cell_key",
-    "Policy": "protect",
-    "Protected": "protect",
+    "Policy": "protecting",
+    "Protected": "protecting",
     "Rule": "rules",
     "Table": "tables",
-    "protect": "protect",
+    "protect": "protecting",
 }
 
 __all__ = ["Dimension", "Dominance", "Family", "Noise", "Policy", "Protected", "Rule", "Table", "protect"]

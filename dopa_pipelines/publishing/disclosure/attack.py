@@ -1,8 +1,8 @@
 """The attacker: what can be told about hidden cells from everything that is published.
 
 A hidden cell's interval is found by linear programming (Hundepool et al. 2012, ch. 4.3; Fischetti and Salazar-González 2000),
-solved with HiGHS. Solutions are used again: every point found widens the intervals of all cells in it, so a program of their own is
-needed only by cells whose interval is still too narrow. For counts only whole tables are proof: a point with a fraction is not
+solved with HiGHS. Solutions are used again: every point found widens the intervals of all cells in it, so a program of their own
+is needed only by cells whose interval is still too narrow. For counts only whole tables are proof: a point with a fraction is not
 counted, and what linear programming leaves open is settled by integer programming.
 """
 
@@ -22,13 +22,16 @@ from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
 
 TINY = 1e-6
 """Differences below this are the solver's."""
-PATIENCE = 20.0
-"""Seconds that one integer program may take; what is open then counts as disclosed."""
+PATIENCE = 5000
+"""Nodes that one integer program may take; what is open then counts as disclosed."""
+
+LENIENT = 1000
+"""In parts of more variables a solution with fractions counts for one less than it says, instead of not at all."""
 
 
 @cache
 def _quiet() -> None:
-    """The first solver of a process prints a licence notice to standard output, whatever it is told: it belongs in no document."""
+    """The first solver of a process prints a notice to standard output whatever it is told: it belongs in no document."""
     sys.stdout.flush()
     libc = ctypes.CDLL(None)
     libc.fflush(None)
@@ -36,7 +39,7 @@ def _quiet() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
-        highspy.Highs()
+        highspy.Highs()  # type: ignore[no-untyped-call]
         libc.fflush(None)
     finally:
         os.dup2(kept, 1)
@@ -54,7 +57,7 @@ def solver_of(
     """A silent HiGHS, on one thread, that maximises over lower ≤ y ≤ upper, row_lower ≤ A y ≤ row_upper."""
     _quiet()
     start, index, coefficient = relations
-    solver = highspy.Highs()
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     model = highspy.HighsLp()
@@ -103,7 +106,7 @@ class Program:
     def best_whole(self, objective: Floats) -> tuple[Floats | None, bool]:
         """The same over whole numbers; false where the time did not suffice to know that it is the best."""
         solver = solver_of(self._relations, self.lower, self.upper)
-        solver.setOptionValue("time_limit", PATIENCE)
+        solver.setOptionValue("mip_max_nodes", PATIENCE)
         solver.changeColsIntegrality(
             self.count, self._all, np.full(self.count, highspy.HighsVarType.kInteger.value, dtype=np.uint8)
         )
@@ -131,11 +134,18 @@ class Needs:
             self.width[variables], self.above[variables], self.below[variables], self.person[variables], self.secret[variables]
         )
 
+    def ask(self, which: Bools, secret: Bools | None = None) -> None:
+        """Drop the needs of the others, and what single contributors must not tell of those that are not ``secret``."""
+        for array in (self.width, self.above, self.below):
+            array[~which] = 0
+        self.secret[~(which if secret is None else secret)] = False
+
 
 class Attacker:
     """Attacks some variables of which the ``hidden`` ones are unknown to him; the others stay as published.
 
-    ``low`` and ``high`` are the proven movements of each variable around the truth. Cells may be hidden and published after it was
+    ``low`` and ``high`` are the proven movements of each variable around the truth. Cells may be hidden and published after
+    it was
     made; what was proven and still holds is kept.
     """
 
@@ -155,6 +165,7 @@ class Attacker:
         self.variables, self.needs, self.whole = variables, needs, whole
         self.hidden = hidden.copy()
         self.patient = patient
+        self.lenient = len(variables) > LENIENT
         self.random = np.random.default_rng(seed)
         self._down = system.down[variables]
         reach = max(20.0, 4 * float(max(needs.width.max(initial=0), needs.above.max(initial=0), needs.below.max(initial=0))))
@@ -166,6 +177,7 @@ class Attacker:
         self._held = 0
         self.low = np.zeros(len(variables))
         self.high = np.zeros(len(variables))
+        self.pending: dict[int, set[int]] = {}
         self.unsettled = np.zeros(len(variables), dtype=bool)
 
     def _bounds(self, hidden: Bools) -> tuple[Floats, Floats]:
@@ -184,12 +196,17 @@ class Attacker:
         """Take back what was hidden, and the proofs that rest on it."""
         self.hidden[which] = False
         self.program.bound(which, 0.0, 0.0)
-        self._keep(~(np.abs(self.points[:, which]) > TINY).any(axis=1))
+        moved: Bools = np.any(np.abs(self.points[:, which]) > TINY, axis=1)
+        self._keep(~moved)
 
     def _keep(self, kept: Bools) -> None:
         points = self.points[kept]
         self._held = len(points)
         self._points[: self._held] = points
+        if self.whole and self.lenient:
+            fraction = np.abs(points - np.round(points)).max(axis=1, initial=0.0) > 1e-5
+            sure = np.sign(points) * np.floor(np.maximum(np.abs(points) - 1, 0) + TINY)
+            points = np.where(fraction[:, None], sure, points)
         self.low = points.min(axis=0, initial=0.0)
         self.high = points.max(axis=0, initial=0.0)
 
@@ -213,17 +230,25 @@ class Attacker:
         if self.whole:
             rounded = np.round(move)
             if np.abs(move - rounded).max(initial=0.0) > 1e-5:
+                if self.lenient:
+                    # One less than the fraction says, on each side: wide by a margin of one is wide enough.
+                    sure = np.sign(move) * np.floor(np.maximum(np.abs(move) - 1, 0) + TINY)
+                    self.low, self.high = np.minimum(self.low, sure), np.maximum(self.high, sure)
+                    self._hold(np.where(np.abs(move) < TINY, 0.0, move))
                 return False
             move = rounded
         else:
             move = np.where(np.abs(move) < TINY, 0.0, move)
+        self._hold(move)
+        self.low = np.minimum(self.low, move)
+        self.high = np.maximum(self.high, move)
+        return True
+
+    def _hold(self, move: Floats) -> None:
         if self._held == len(self._points):
             self._points = np.concatenate([self._points, np.zeros_like(self._points)])
         self._points[self._held] = move
         self._held += 1
-        self.low = np.minimum(self.low, move)
-        self.high = np.maximum(self.high, move)
-        return True
 
     def open(self) -> Bools:
         """Hidden variables whose interval is not yet proven wide enough."""
@@ -235,31 +260,33 @@ class Attacker:
             | (-self.low < needs.below - 1e-6 * (1 + needs.below))
         )
 
-    def settle(self, rounds: int = 12) -> Ints:
-        """Prove what can be proven; the variables that stay too narrow are told."""
-        self._roam(self.open, rounds)
+    def settle(self, rounds: int = 40, *, quick: bool = False) -> Ints:
+        """Prove what can be proven; the variables that stay too narrow are told. ``quick``: without programs of their own."""
+        self.roam(rounds)
+        if quick:
+            return np.flatnonzero(self.open())
         failed = []
         for at in np.flatnonzero(self.open()):
             if self.open()[at] and not self._stretch(int(at)):
                 failed.append(int(at))
         return np.array(failed, dtype=np.int64)
 
-    def _roam(self, left: object, rounds: int) -> None:
+    def roam(self, rounds: int = 40) -> None:
         """Programs with random objectives over what is open, while they help."""
         idle = 0
         for _ in range(rounds):
-            target = left()  # type: ignore[operator]
-            open_now = int(target.sum())
-            if open_now < 3:
+            target = self.open()
+            before = int(target.sum())
+            if before < 3:
                 return
             objective = np.zeros(len(self.variables))
-            objective[target] = self.random.choice([-1.0, 1.0, 1.0], open_now) * self.random.uniform(0.5, 1.0, open_now)
+            objective[target] = self.random.choice([-1.0, 1.0, 1.0], before) * self.random.uniform(0.5, 1.0, before)
             move = self.program.best(objective)
             if move is None:
                 return
             self.learn(move)
-            idle = idle + 1 if int(left().sum()) > 0.97 * open_now else 0  # type: ignore[operator]
-            if idle > 2:
+            idle = idle + 1 if int(self.open().sum()) == before else 0
+            if idle > 5:
                 return
 
     def _stretch(self, at: int) -> bool:
@@ -299,8 +326,10 @@ class Attacker:
 
     # The single contributor: he knows the cells that only he is in.
 
-    def told(self, rounds: int = 4) -> list[tuple[int, int]]:
-        """Pairs (person, variable): an unsafe cell that this single contributor can tell exactly. Cells that anybody can tell, or
+    def told(self, rounds: int = 4, *, quick: bool = False) -> list[tuple[int, int]]:
+        """Pairs (person, variable): an unsafe cell that this single contributor can tell exactly; ``quick``: may be able
+        to tell, which programs of their own would settle. ``pending`` names the persons that still matter to a cell. Cells that
+        anybody can tell, or
         tell too nearly, are not asked about: they have failed already."""
         persons = self.needs.person
         secret = np.flatnonzero(self.hidden & self.needs.secret & ~self.open())
@@ -308,14 +337,41 @@ class Attacker:
         known = np.unique(persons[self.hidden & (persons >= 0)])
         if not len(secret) or not len(known):
             return found
-        moves = np.abs(self.points) > TINY
-        touched = np.stack([moves[:, self.hidden & (persons == person)].any(axis=1) for person in known])
-        seen = ~touched.astype(bool) @ moves[:, secret] if len(moves) else np.zeros((len(known), len(secret)), dtype=bool)
+        before, idle = np.inf, 0
+        for turn in range(60):
+            moves = np.abs(self.points) > TINY
+            touched = np.stack([moves[:, self.hidden & (persons == person)].any(axis=1) for person in known])
+            # By products of real numbers, which are many times faster than those of truth values.
+            free = (~touched).astype(np.float32) @ moves[:, secret].astype(np.float32)
+            unseen = (free < 0.5) & (persons[secret][None, :] != known[:, None])
+            for column, one in enumerate(secret):
+                if unseen[:, column].any() and int(one) in self.pending:
+                    unseen[:, column] &= [int(person) in self.pending[int(one)] for person in known]
+            pairs = int(np.count_nonzero(unseen))
+            idle = idle + 1 if pairs > 0.98 * before else 0
+            if np.count_nonzero(unseen.any(axis=1)) < 8 or idle > 3 or turn == 59:
+                break
+            before = pairs
+            wanted = secret[unseen.any(axis=0)]
+            objective = np.zeros(len(self.variables))
+            objective[wanted] = self.random.choice([-1.0, 1.0], len(wanted)) * self.random.uniform(0.5, 1.0, len(wanted))
+            move = self.program.best(objective)
+            if move is None:
+                break
+            self.learn(move)
+        if quick:
+            return [(int(known[number]), int(secret[at])) for number, at in np.argwhere(unseen)]
         for number, person in enumerate(known):
-            left = secret[~seen[number] & (persons[secret] != person)]
+            left = secret[unseen[number]]
             if len(left):
                 found += [(int(person), int(at)) for at in self._apart(int(person), left, rounds)]
         return found
+
+    def apart(self, person: int, at: int) -> bool:
+        """Whether a known move takes ``at`` and leaves the person's own cells."""
+        own = np.flatnonzero(self.hidden & (self.needs.person == person))
+        moving = np.abs(self.points[:, at]) > TINY
+        return bool((moving & ~(np.abs(self.points[:, own]) > TINY).any(axis=1)).any())
 
     def _apart(self, person: int, left: Ints, rounds: int) -> Ints:
         """Those of ``left`` that do not move while the person's own cells stay."""

@@ -24,7 +24,7 @@ FAR = 1e7
 
 @dataclass
 class Audit:
-    """``low``, ``high``: the attacker's interval of each hidden cell (NaN for published ones). ``disclosed``: what he can tell."""
+    """``low``, ``high``: the attacker's interval of each hidden cell (NaN: published). ``disclosed``: what he can tell."""
 
     passed: bool
     method: str
@@ -32,6 +32,7 @@ class Audit:
     narrowest: dict[str, Any] | None
     low: Floats
     high: Floats
+    told: Bools
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -77,15 +78,22 @@ def needs_of(cells: Cells, system: System, sensitive: Sensitivity, demanded: Boo
 
 
 def audit(
-    cells: Cells, sensitive: Sensitivity, hidden: Bools, demanded: Bools, known: Bools, lower: Floats, *, whole: bool
+    cells: Cells,
+    sensitive: Sensitivity,
+    hidden: Bools,
+    demanded: Bools,
+    known: Bools,
+    lower: Floats,
+    *,
+    whole: bool,
+    processes: int = 1,
 ) -> Audit:
-    """Attack a suppression pattern. ``hidden`` cells are not published; ``demanded`` ones must not be told; ``known`` ones are known
-    from elsewhere, ``lower`` is what a hidden cell reaches at least."""
+    """Attack a suppression pattern. ``hidden`` cells are not published; ``demanded`` ones must not be told; ``known`` ones are
+    known from elsewhere, ``lower`` is what a hidden cell reaches at least."""
     system = reduce(cells, ~hidden | known, lower)
     needs = needs_of(cells, system, sensitive, demanded, whole)
-    parts = Parts.of(cells, system)
     everything = np.ones(system.count, dtype=bool)
-    found = sweep(system, needs, everything, whole, parts)
+    found = sweep(system, needs, everything, whole, Parts.of(cells, system).margin, processes=processes)
     low, high = np.full(len(cells), np.nan), np.full(len(cells), np.nan)
     exact = system.count <= EXACT
     if exact:
@@ -104,13 +112,16 @@ def audit(
     for at, person in told.items():
         told_by[at] = person
     disclosed = []
+    told_cells = np.zeros(len(cells), dtype=bool)
     for at in secret[demanded[secret]]:
         at_variable = system.variable[at]
-        interval = [_plain(low[at]), _plain(high[at])]
-        entry: dict[str, Any] = {"cell": cells.code(int(at)), "value": _plain(cells.value[at]), "interval": interval}
+        interval = [_plain(float(low[at])), _plain(float(high[at]))]
+        entry: dict[str, Any] = {"cell": cells.code(int(at)), "value": _plain(float(cells.value[at])), "interval": interval}
         if at_variable < 0 or failed[at_variable]:
+            told_cells[at] = True
             disclosed.append(entry | {"attacker": "outsider", "required": _required(sensitive, int(at), whole)})
         elif sensitive.primary[at] and told_by[at_variable] >= 0:
+            told_cells[at] = True
             disclosed.append(entry | {"attacker": "single contributor", "contributor": cells.code(int(told_by[at_variable]))})
     primary = secret[demanded[secret] & sensitive.primary[secret]]
     narrowest = None
@@ -123,12 +134,12 @@ def audit(
         at = int(primary[np.argmin(spare)])
         narrowest = {
             "cell": cells.code(at),
-            "interval": [_plain(low[at]), _plain(high[at])],
+            "interval": [_plain(float(low[at])), _plain(float(high[at]))],
             "required": _required(sensitive, at, whole),
         }
     solved = "linear and, where fractions matter, integer programming (HiGHS) over all hidden cells and relations"
     method = solved + ("; intervals exact" if exact else "; intervals are those proven, the true ones are at least as wide")
-    return Audit(not disclosed, method, disclosed, narrowest, low, high)
+    return Audit(not disclosed, method, disclosed, narrowest, low, high, told_cells)
 
 
 def _exactly(system: System, needs: Needs, whole: bool, low: Floats, high: Floats) -> None:
@@ -143,11 +154,12 @@ def _required(sensitive: Sensitivity, at: int, whole: bool) -> float | int:
     return _plain(max(float(sensitive.width[at]), float(sensitive.above[at] + sensitive.below[at]), 1.0 if whole else 0.0)) or 0
 
 
-def _plain(value: float) -> float | int | None:
+def _plain(number: float | np.float64) -> float | int | None:
     """As JSON writes it: a whole number without a point, null for what has no bound."""
+    value = float(number)
     if not np.isfinite(value):
         return None
-    return int(round(value)) if abs(value - round(value)) < 1e-6 else float(value)
+    return round(value) if abs(value - round(value)) < 1e-6 else float(value)
 
 
 def bounded_audit(
@@ -163,7 +175,7 @@ def bounded_audit(
         sensitive.primary, np.minimum(sensitive.width, most), np.zeros(len(cells)), np.zeros(len(cells)), sensitive.alone
     )
     needs = needs_of(cells, system, capped, sensitive.primary, whole)
-    found = sweep(system, needs, np.ones(system.count, dtype=bool), whole, Parts.of(cells, system), up=up)
+    found = sweep(system, needs, np.ones(system.count, dtype=bool), whole, Parts.of(cells, system).margin, up=up)
     low, high = cells.value.copy(), cells.value.copy()
     moving = system.variable >= 0
     if system.count <= EXACT:
@@ -177,10 +189,14 @@ def bounded_audit(
     failed = np.zeros(system.count, dtype=bool)
     failed[found.failed] = True
     failed[found.told[:, 1]] = True
+    failed_cells = sensitive.primary & (~moving | failed[np.maximum(system.variable, 0)] if system.count else sensitive.primary)
     disclosed = [
-        {"cell": cells.code(int(at)), "value": _plain(cells.value[at]), "interval": [_plain(low[at]), _plain(high[at])]}
-        for at in np.flatnonzero(sensitive.primary)
-        if system.variable[at] < 0 or failed[system.variable[at]]
+        {
+            "cell": cells.code(int(at)),
+            "value": _plain(float(cells.value[at])),
+            "interval": [_plain(float(low[at])), _plain(float(high[at]))],
+        }
+        for at in np.flatnonzero(failed_cells)
     ]
     primary = np.flatnonzero(sensitive.primary)
     narrowest = None
@@ -188,8 +204,8 @@ def bounded_audit(
         at = int(primary[np.argmin(high[primary] - low[primary])])
         narrowest = {
             "cell": cells.code(at),
-            "interval": [_plain(low[at]), _plain(high[at])],
+            "interval": [_plain(float(low[at])), _plain(float(high[at]))],
             "required": _plain(max(float(capped.width[at]), 1.0 if whole else 0.0)),
         }
     method = "linear and integer programming (HiGHS) over the bounds that the changed numbers give and all relations"
-    return Audit(not disclosed, method, disclosed, narrowest, low, high)
+    return Audit(not disclosed, method, disclosed, narrowest, low, high, failed_cells)

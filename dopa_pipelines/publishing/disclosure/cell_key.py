@@ -1,9 +1,9 @@
 """The cell-key method: noise that is the same for the same people, wherever their cell appears.
 
 Each record has a random key in [0, 1). The keys of a cell's records are added modulo 1; count and cell key look up the noise in a
-perturbation table. Zeros stay zero, the noise is unbiased and at most ``maximum``; margins are perturbed by themselves, so they need not add
-up. Sources: Fraser and Wooton (2006), Thompson, Broadfoot and Elazar (2013; ABS TableBuilder); the table's rows are the distributions of
-maximum entropy of Giessing (2016), parametrised as in the R package ``ptable`` (D, V, js).
+perturbation table. Zeros stay zero, the noise is unbiased and at most ``maximum``; margins are perturbed by themselves, so they
+need not add up. Sources: Fraser and Wooton (2006), Thompson, Broadfoot and Elazar (2013; ABS TableBuilder); the table's rows are
+the distributions of maximum entropy of Giessing (2016), parametrised as in the R package ``ptable`` (D, V, js).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats
 
 @dataclass(frozen=True)
 class Noise:
-    """``maximum``: the greatest noise (D). ``variance``: of the noise, at most (V). ``jth``: counts of 1 to this are never shown (js)."""
+    """``maximum``: the greatest noise (D). ``variance``: at most (V). ``jth``: counts of 1 to this are never shown (js)."""
 
     variance: float = 2.0
     maximum: int = 4
@@ -52,8 +52,8 @@ def _most_entropy(steps: Floats, noise: Noise, count: int) -> Floats:
     least = -below.max(initial=-np.inf) * above.min(initial=np.inf) if len(below) and len(above) else np.inf
     if not least <= noise.variance:
         raise UserError(
-            f"cellKey: no noise of at most {noise.maximum} with variance {noise.variance:g} keeps a count of {count} unbiased and out of 1 to "
-            f"{noise.jth}; raise maximum or variance, or lower jth"
+            f"cellKey: no noise of at most {noise.maximum} with variance {noise.variance:g} keeps a count of {count} unbiased "
+            f"and out of 1 to {noise.jth}; raise maximum or variance, or lower jth"
         )
 
     def with_curve(curve: float) -> Floats:
@@ -64,7 +64,7 @@ def _most_entropy(steps: Floats, noise: Noise, count: int) -> Floats:
             weight = np.exp(power - power.max())
             weight /= weight.sum()
             low, high = (tilt, high) if weight @ steps < 0 else (low, tilt)
-        return weight
+        return np.asarray(weight, dtype=np.float64)
 
     flat = with_curve(0.0)
     if flat @ steps**2 <= noise.variance:

@@ -1,8 +1,9 @@
 """Controlled rounding: every cell to a neighbouring multiple of the base, so that all sums still hold.
 
-Zero-restricted: a multiple stays, everything else moves by less than the base (Cox 1987; Hundepool et al. 2012, ch. 5.4; Salazar-González
-2006). Found by linear or, where fractions appear, integer programming that keeps the total change small; large tables from the top down, a
-subtable at a time with its subtotals fixed. Where three or more dimensions admit no such table, cells may move by up to two bases.
+Zero-restricted: a multiple stays, everything else moves by less than the base (Cox 1987; Hundepool et al. 2012, ch. 5.4;
+Salazar-González 2006). Found by linear or, where fractions appear, integer programming that keeps the total change small; large
+tables from the top down, a subtable at a time with its subtotals fixed. Where three or more dimensions admit no such table, cells
+may move by up to two bases.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, In
 
 AT_ONCE = 4000
 """Up to this many cells are rounded in one program."""
-SECONDS = 30.0
+NODES = 20_000
 
 
 class Rounded(NamedTuple):
@@ -74,7 +75,7 @@ def _solve(
     start, index, coefficient = relations = system.part(variables, closed=True)
     mine, over = floor[variables], rest[variables]
     row = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    lacking = -np.bincount(row, weights=coefficient * mine[index], minlength=len(start) - 1)
+    lacking = -np.bincount(row, weights=coefficient * mine[index], minlength=len(start) - 1).astype(np.float64)
     low = np.where(over > 0, 0.0, 0.0) - widen
     high = np.where(over > 0, 1.0, 0.0) + widen
     low = np.where(mine + over == 0, 0.0, np.maximum(low, -mine))
@@ -86,7 +87,7 @@ def _solve(
     solver.changeColsCost(len(variables), every, 2 * over - base)
     for integer in (False, True):
         if integer:
-            solver.setOptionValue("time_limit", SECONDS)
+            solver.setOptionValue("mip_max_nodes", NODES)
             solver.setOptionValue("mip_rel_gap", 0.02)
             solver.changeColsIntegrality(
                 len(variables), every, np.full(len(variables), highspy.HighsVarType.kInteger.value, dtype=np.uint8)

@@ -16,7 +16,7 @@ from dopa_pipelines.documents import DocumentError, did_you_mean, read_document,
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing.disclosure import rules
 from dopa_pipelines.publishing.disclosure.cell_key import Noise
-from dopa_pipelines.publishing.disclosure.protect import Policy
+from dopa_pipelines.publishing.disclosure.protecting import Policy
 from dopa_pipelines.publishing.disclosure.tables import Dimension, Family, Table
 
 
@@ -77,7 +77,7 @@ class Specification(_Part):
     known: list[KnownSpec] = []
     cost: Literal["value", "unit", "log"] = "value"
 
-    def policy(self) -> Policy:
+    def policy(self, processes: int = 1) -> Policy:
         dominance = None if self.rule.dominance is None else rules.Dominance(self.rule.dominance.n, self.rule.dominance.k)
         noise = None
         if self.cell_key is not None:
@@ -90,6 +90,7 @@ class Specification(_Part):
             noise=noise,
             zeros=self.zeros,
             cost=self.cost,
+            processes=processes,
         )
 
 
@@ -181,6 +182,7 @@ def family_of(found: Specification, frame: pl.DataFrame, name: str, folder: Path
         largest=tuple(found.largest),
         key=found.cell_key.column if found.cell_key and found.method == "cell_key" else None,
         impossible=found.structural.column if found.structural else None,
+        complete=True,
     )
     return Family(tuple(dimensions), (table,)), known
 

@@ -1,14 +1,14 @@
 """Complementary suppression: which further cells stay hidden so that the unsafe ones cannot be told.
 
 Each unsafe cell is given a cheapest move that takes it far enough away from the truth; the cells that move with it are hidden
-(the incremental linear-programming heuristic of Robertson 1993 and Kelly, Golden and Assad 1992, with the slope scaling of Kim and
-Pardalos 1999 for the fixed cost of a cell). Large tables are done from the top of their hierarchy down, a subtable after the other
-(HiTaS: de Wolf 2002), then attacked as a whole and repaired where that finds a leak. What is hidden without need is given back.
+(the incremental linear-programming heuristic of Robertson 1993 and Kelly, Golden and Assad 1992, with the slope scaling of Kim
+and Pardalos 1999 for the fixed cost of a cell). Large tables are done from the top of their hierarchy down, a subtable after the
+other (HiTaS: de Wolf 2002), then attacked as a whole and repaired where that finds a leak. What is hidden without need is given
+back.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,18 +18,17 @@ from dopa_pipelines.publishing.disclosure.sweep import Parts, side_by_side, swee
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
 
-SMALL = 700
+SMALL = 300
 """Up to this many variables a table is done as one, several times over, and the cheapest result kept."""
-STARTS = 8
-SECONDS = 3.0
-"""Time for the further starts of one small table."""
+STARTS = ((60, 8), (SMALL, 3))
+"""Starts for up to so many variables. Nothing is decided by the clock: the same data must give the same bytes."""
 FREE = 1e-5
 """What a cell costs that is hidden already: little, so that moves stay short."""
 
 
 @dataclass
 class Problem:
-    """A system, what its hidden variables need, what hiding one costs; ``forced`` are hidden from the start, ``candidate`` may be."""
+    """A system, its needs, what hiding a variable costs; ``forced`` ones are hidden at first, ``candidate`` may be."""
 
     system: System
     needs: Needs
@@ -37,6 +36,7 @@ class Problem:
     forced: Bools
     candidate: Bools
     whole: bool
+    processes: int = 1
 
 
 class Search:
@@ -49,6 +49,7 @@ class Search:
         hidden: Bools,
         candidate: Bools,
         seed: int = 1,
+        *,
         patient: bool = True,
         closed: bool = False,
     ) -> None:
@@ -185,7 +186,7 @@ class Search:
     def run(self, noise: Floats | None = None) -> Ints:
         """Protect everything; what cannot be protected among these variables is told."""
         failed: set[int] = set()
-        self.attacker._roam(self.attacker.open, 12)
+        self.attacker.roam()
         for _ in range(6):
             waiting = np.array([at for at in np.flatnonzero(self.attacker.open()) if at not in failed], dtype=np.int64)
             if not len(waiting):
@@ -197,34 +198,37 @@ class Search:
                     failed.add(int(at))
         return np.array(sorted(failed), dtype=np.int64)
 
-    def shield(self) -> bool:
+    def shield(self, *, quick: bool = False) -> bool:
         """Hide what it takes that no single contributor tells another's cell. False where that cannot be."""
         hopeless: set[tuple[int, int]] = set()
-        for _ in range(6):
-            pairs = [pair for pair in self.attacker.told() if pair not in hopeless]
+        stuck: set[int] = set()
+        for _ in range(2 if quick else 6):
+            pairs = [pair for pair in self.attacker.told(quick=quick) if pair not in hopeless]
             if not pairs:
                 break
             for person, at in pairs:
+                # In a neighbourhood a cell that one person blocks is left to a wider one.
+                if (quick and at in stuck) or self.attacker.apart(person, at):
+                    continue
                 own = np.flatnonzero(self.needs.person == person)
                 step = 1.0 if self.whole else float(self.needs.width[at] or 1.0) / 2
                 moves = [move for sign in (step, -step) if (move := self._shortest(at, sign, None, own)) is not None]
                 if not moves:
                     hopeless.add((person, at))
+                    stuck.add(at)
                     continue
                 spent = [float(self.cost[(np.abs(move) > TINY) & ~self.hidden].sum()) for move in moves]
                 self._take(moves[int(np.argmin(spent))])
             self.run()
         return not hopeless
 
-    def give_back(self, until: float, persons: bool = True) -> None:
+    def give_back(self) -> None:
         """Publish complementary cells again that are not needed, the dearest first."""
         attacker = self.attacker
         free = np.flatnonzero(self.hidden & ~self.forced)
-        told = len(attacker.told()) if persons else 0
+        told = len(attacker.told())
         failing = set(attacker.settle().tolist())
         for at in free[np.argsort(-self.cost[free], kind="stable")]:
-            if time.monotonic() > until:
-                return
             if not self.hidden[at]:
                 continue
             before = attacker.snapshot()
@@ -235,7 +239,7 @@ class Search:
                 if not left or len(useless) < len(left):
                     break
                 attacker.publish(np.array(useless))
-            if left or (persons and len(attacker.told()) > told):
+            if left or len(attacker.told()) > told:
                 attacker.restore(before)
 
 
@@ -243,17 +247,17 @@ def thorough(problem: Problem) -> tuple[Bools, list[int]]:
     """Several starts over the whole system; the cheapest pattern of those that leave the least unprotected."""
     variables = np.arange(problem.system.count)
     best: tuple[tuple[float, float], Bools, list[int]] | None = None
-    ends = time.monotonic() + SECONDS
-    for start in range(STARTS):
+    starts = next((count for most, count in STARTS if len(variables) <= most), 1)
+    for start in range(starts):
         search = Search(problem, variables, problem.forced, problem.candidate, seed=start + 1)
         noise = None if start == 0 else search.random.uniform(0.6, 1.6, len(variables))
         failed = search.run(noise).tolist()
         shielded = search.shield()
-        search.give_back(ends + SECONDS)
+        search.give_back()
         score = (float(len(failed)) + (not shielded), search.spent())
         if best is None or score < best[0]:
             best = (score, search.hidden.copy(), failed)
-        if time.monotonic() > ends or not (search.hidden & ~problem.forced).any():
+        if not (search.hidden & ~problem.forced).any():
             break
     assert best is not None
     return best[1], best[2]
@@ -262,7 +266,8 @@ def thorough(problem: Problem) -> tuple[Bools, list[int]]:
 def fill_lines(problem: Problem, hidden: Bools) -> Bools:
     """Hide until every single relation leaves its unsafe cells room: what each must have whatever the others do.
 
-    All relations at once, a cell a deficient relation a round: the one that is cheapest for the number of deficient relations that it
+    All relations at once, a cell a deficient relation a round: the one that is cheapest for the number of deficient
+    relations that it
     helps. Necessary, not sufficient: the attack that follows finds what is still too narrow.
     """
     system, needs = problem.system, problem.needs
@@ -272,6 +277,7 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
     parent = system.coefficient < 0
     width = np.maximum(needs.width, needs.above + needs.below)
     down = np.minimum(system.down, 1e12)[index]
+    person, secret = needs.person[index], needs.secret[index]
     while True:
         shown = hidden[index]
         wanted = np.where(shown, width[index], 0.0)
@@ -285,6 +291,15 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
             np.maximum.at(most, row[mine], wanted[mine])
             short = np.where(count == 1, most, most - room)
             lacking = np.where((count > 0) & ~other, np.maximum(lacking, short), lacking)
+        # Two hidden cells in a relation: the only person in one tells the other.
+        shown_count = np.bincount(row[shown], minlength=rows)
+        alone = np.bincount(row[shown & (person >= 0)], minlength=rows)
+        others = np.bincount(row[shown & secret], minlength=rows)
+        one, last = np.full(rows, np.iinfo(np.int64).max), np.full(rows, -2)
+        np.minimum.at(one, row[shown], person[shown])
+        np.maximum.at(last, row[shown], person[shown])
+        told = (shown_count == 2) & (alone > 0) & (others > 0) & (one != last)
+        lacking = np.where(told, np.maximum(lacking, 1.0), lacking)
         deficient = lacking > 1e-9
         usable = ~shown & problem.candidate[index] & deficient[row]
         if not usable.any():
@@ -309,7 +324,7 @@ def suppress(problem: Problem, parts: Parts) -> Bools:
     working = replace(problem, needs=replace(problem.needs, width=problem.needs.width.copy()))
     for level in reversed(list(parts.levels())):
         tasks = [(variables, hidden[variables]) for variables in level if hidden[variables].any()]
-        for (variables, _), found in zip(tasks, side_by_side(_block, working, tasks), strict=True):
+        for (variables, _), found in zip(tasks, side_by_side(_block, working, tasks, problem.processes), strict=True):
             hidden[variables[found]] = True
         working.needs.width[hidden & parts.margin] = widest
         hidden = fill_lines(working, hidden)
@@ -321,30 +336,53 @@ def _block(problem: Problem, task: tuple[Ints, Bools]) -> Bools:
     variables, hidden = task
     search = Search(problem, variables, hidden, problem.candidate[variables], patient=False, closed=True)
     search.run()
+    search.shield(quick=True)
     return search.hidden
 
 
 ROUNDS = 8
+NEAR = 3000
+"""Variables of a neighbourhood in which a leak is mended."""
 
 
 def _repair(problem: Problem, parts: Parts, hidden: Bools) -> Bools:
     """Attack the whole, hide more where it leaks, in growing neighbourhoods."""
+    moved = hidden
     for turn in range(ROUNDS):
-        found = sweep(problem.system, problem.needs, hidden, problem.whole, parts, quick=True)
-        leaks = np.unique(np.concatenate([found.failed, found.told[:, 1]]))
+        # Only what changed since the last round can have changed its answer.
+        found = sweep(
+            problem.system,
+            problem.needs,
+            hidden,
+            problem.whole,
+            parts.margin,
+            quick=True,
+            among=moved,
+            processes=problem.processes,
+        )
+        narrow, told = (np.isin(np.arange(len(hidden)), one) for one in (found.failed, found.told[:, 1]))
+        leaks = np.flatnonzero(narrow | told)
         if not len(leaks):
             break
-        before = int(hidden.sum())
-        done = np.zeros(len(hidden), dtype=bool)
+        before = hidden.copy()
         for at in leaks:
-            if done[at]:
-                continue
-            near = problem.system.near(np.array([at]), parts.axes + 1 + turn // 2, most=4000)
-            search = Search(problem, near, hidden[near], problem.candidate[near], seed=turn + 1, patient=False)
-            search.run()
-            search.shield()
-            hidden[near] |= search.hidden
-            done[near[search.attacker.hidden & ~search.attacker.open()]] = True
-        if int(hidden.sum()) == before and turn > 3:
-            break
+            if narrow[at] or told[at]:
+                near = problem.system.near(np.array([at]), parts.axes + turn // 3, most=NEAR)
+                _mend(problem, near, hidden, narrow, told, seed=turn + 1)
+                narrow[at] = told[at] = False
+        moved = hidden & np.isin(np.arange(len(hidden)), np.concatenate([leaks, np.flatnonzero(hidden & ~before)]))
     return hidden
+
+
+def _mend(problem: Problem, near: Ints, hidden: Bools, narrow: Bools, told: Bools, seed: int) -> None:
+    """Protect the leaks in a neighbourhood by moves that leave everything outside as it is."""
+    search = Search(problem, near, hidden[near], problem.candidate[near], seed=seed, patient=False)
+    search.needs.ask(narrow[near] | ~hidden[near], told[near])
+    search.run()
+    search.shield(quick=True)
+    hidden[near] |= search.hidden
+    narrow[near[~search.attacker.open()]] = False
+    still = [at for _, at in search.attacker.told(quick=True)]
+    still_told = told[near]
+    told[near] = False
+    told[near[still]] = still_told[still]

@@ -1,12 +1,10 @@
 """The attack on a whole system: part by part, on two processes where it is large.
 
-Hidden cells that no relation connects are attacked apart. A very large part is first cut at its subtotals, which then count as
-known to move nowhere: what is proven so holds all the more. Only what that leaves open is attacked in wider parts.
+Hidden cells that no relation connects are attacked apart: most parts are small when most is published.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +17,14 @@ from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, Ints
 
-PART = 1500
-"""Variables of a part that is attacked without cutting it."""
+LARGE = 500
+"""Variables from which a part is first attacked in pieces."""
+NEAR = 1500
+"""Variables around one that is asked about by itself."""
 WORTH = 20_000
 """From this many variables on a second process pays for its start."""
 
-Task = TypeVar("Task")
+Task = TypeVar("Task", bound=tuple[Any, ...])
 Found = TypeVar("Found")
 
 _shared: Any = None
@@ -39,14 +39,21 @@ def _call(work: Callable[[Any, Any], Any], tasks: list[Any]) -> list[Any]:
     return [work(_shared, task) for task in tasks]
 
 
-def side_by_side(work: Callable[[Any, Task], Found], shared: Any, tasks: Sequence[Task]) -> list[Found]:
-    """``work(shared, task)`` for every task, in order; on two processes where there is much to do."""
-    size = sum(len(task[0]) for task in tasks)  # type: ignore[index]
-    if size < WORTH or len(tasks) < 8 or (os.cpu_count() or 1) < 2:
+def side_by_side(work: Callable[[Any, Task], Found], shared: Any, tasks: Sequence[Task], processes: int) -> list[Found]:
+    """``work(shared, task)`` for every task, in order; on several ``processes`` where there is much to do."""
+    size = sum(len(task[0]) for task in tasks)
+    if processes < 2 or size < WORTH or len(tasks) < 8:
         return [work(shared, task) for task in tasks]
     # A fresh interpreter: a fork would inherit other threads' locks.
-    chunks = [list(tasks[at : at + max(1, len(tasks) // 16)]) for at in range(0, len(tasks), max(1, len(tasks) // 16))]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_share, initargs=(shared,)) as pool:
+    share, chunks = size / 24, list[list[Task]]()
+    filled = share
+    for task in tasks:
+        if filled >= share:
+            chunks.append([])
+            filled = 0
+        chunks[-1].append(task)
+        filled += len(task[0])
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_share, initargs=(shared,)) as pool:
         return [found for chunk in pool.map(_call, [work] * len(chunks), chunks) for found in chunk]
 
 
@@ -102,79 +109,109 @@ class Sweep:
     unsettled: bool
 
 
-def _attack(
-    shared: tuple[System, Needs, bool, bool, Floats | None], task: tuple[Ints, Ints]
-) -> tuple[Floats, Floats, Ints, Ints, bool]:
-    """One part: its variables, and those of them that are asked about."""
-    system, needs, whole, patient, up = shared
-    variables, asked = task
+Shared = tuple[System, Needs, Bools, bool, bool, Floats | None]
+
+
+def _attack(shared: Shared, task: tuple[Ints]) -> tuple[Floats, Floats, Ints, Ints, bool]:
+    """One part of the hidden variables. A large one first piece by piece, its subtotals taken not to move: what is proven so
+    holds all the more, and what is left for programs over the whole is little."""
+    system, needs, margin, whole, quick, up = shared
+    (variables,) = task
     mine = needs.of(variables)
-    if len(asked) < len(variables):
-        outside = ~np.isin(variables, asked)
-        for array in (mine.width, mine.above, mine.below):
-            array[outside] = 0
-        mine.secret[outside] = False
-    attacker = Attacker(system, variables, mine, np.ones(len(variables), dtype=bool), whole=whole, patient=patient, up=up)
-    failed = attacker.settle()
-    open_now = np.union1d(failed, np.flatnonzero(attacker.open()))
-    told = np.array([(person, variables[at]) for person, at in attacker.told()], dtype=np.int64).reshape(-1, 2)
-    return attacker.low, attacker.high, variables[open_now], told, bool(attacker.unsettled.any())
+    shown = np.ones(len(variables), dtype=bool)
+    attacker = Attacker(system, variables, mine, shown, whole=whole, patient=not quick, up=up)
+    if len(variables) > LARGE:
+        _piecewise(system, variables, mine, margin, whole, up, attacker)
+    failed = attacker.settle(quick=quick and len(variables) > LARGE)
+    told = [(person, variables[at]) for person, at in attacker.told(quick=quick)]
+    pairs = np.array(told, dtype=np.int64).reshape(-1, 2)
+    return attacker.low, attacker.high, variables[failed], pairs, bool(attacker.unsettled.any())
+
+
+def _piecewise(
+    system: System, variables: Ints, needs: Needs, margin: Bools, whole: bool, up: Floats | None, attacker: Attacker
+) -> None:
+    """Prove what pieces of a large part can prove by themselves; ``needs`` forgets what needs no further proof."""
+    place = np.full(system.count, -1, dtype=np.int64)
+    place[variables] = np.arange(len(variables))
+    inside = np.zeros(system.count, dtype=bool)
+    inside[variables] = True
+    left = np.ones(len(variables), dtype=bool)
+
+    def prove(piece: Ints, quick: bool) -> None:
+        at = place[piece]
+        asked = system_needs.of(piece)
+        asked.ask(left[at])
+        local = Attacker(system, piece, asked, np.ones(len(piece), dtype=bool), whole=whole, patient=False, up=up)
+        local.settle(quick=quick)
+        attacker.low[at] = np.minimum(attacker.low[at], local.low)
+        attacker.high[at] = np.maximum(attacker.high[at], local.high)
+        proven = left[at] & ~local.open() & ((local.low < 0) | (local.high > 0) | ~local.needs.secret)
+        doubtful: dict[int, set[int]] = {}
+        for person, one in local.told():
+            if proven[one]:
+                doubtful.setdefault(int(at[one]), set()).add(person)
+        for position in np.flatnonzero(proven):
+            where = int(at[position])
+            if where in doubtful:
+                # Who is not in this piece is in none of its moves.
+                attacker.pending[where] = doubtful[where] & attacker.pending.get(where, doubtful[where])
+            else:
+                left[where] = False
+
+    system_needs = _Wide(needs, place)
+    for piece in system.components(inside & ~margin):
+        prove(piece, quick=True)
+    needs.ask(left)
+    attacker.roam(60)
+    tried = np.zeros(len(variables), dtype=bool)
+    for at in np.flatnonzero(attacker.open()):
+        if attacker.open()[at] and not tried[at]:
+            near = system.near(variables[[at]], 3, inside, most=NEAR)
+            tried[place[near]] = True
+            prove(near, quick=False)
+    left &= attacker.open() | needs.secret
+    needs.ask(left)
+
+
+@dataclass
+class _Wide:
+    """Needs of a part, asked for by the system's numbers."""
+
+    needs: Needs
+    place: Ints
+
+    def of(self, variables: Ints) -> Needs:
+        return self.needs.of(self.place[variables])
 
 
 def sweep(
-    system: System, needs: Needs, hidden: Bools, whole: bool, parts: Parts, *, quick: bool = False, up: Floats | None = None
+    system: System,
+    needs: Needs,
+    hidden: Bools,
+    whole: bool,
+    margin: Bools,
+    *,
+    quick: bool = False,
+    up: Floats | None = None,
+    among: Bools | None = None,
+    processes: int = 1,
 ) -> Sweep:
-    """Attack every hidden variable. ``quick``: what only a very large part could prove is called failed."""
+    """Attack every hidden variable; ``margin``: those that subtotals are in. ``quick``: without a program for
+    each variable that random ones leave open; ``among``: only the parts that have one of these."""
     low, high = np.zeros(system.count), np.zeros(system.count)
-    shared = (system, needs, whole, not quick, up)
-    told: list[Ints] = []
-    failed: list[Ints] = []
-    unsettled = False
     components = system.components(hidden)
-    small = [(one, one) for one in components if len(one) <= PART]
-    large = [one for one in components if len(one) > PART]
-    cut: list[tuple[Ints, Ints]] = []
-    open_in: dict[int, list[Ints]] = {}
-    if large:
-        inside = np.zeros(system.count, dtype=bool)
-        for one in large:
-            inside[one] = True
-        cut = [(one, one) for one in system.components(inside & ~parts.margin)]
-    owner = np.full(system.count, -1, dtype=np.int64)
-    for number, one in enumerate(large):
-        owner[one] = number
-        open_in[number] = [one[parts.margin[one]]]
-    found = side_by_side(_attack, shared, small + cut)
-    for number, (task, (down, up, left, pairs, unsure)) in enumerate(zip(small + cut, found, strict=True)):
-        low[task[0]], high[task[0]] = down, up
-        if number < len(small):
-            failed.append(left)
-            told.append(pairs)
-            unsettled |= unsure
-        else:
-            open_in[int(owner[task[0][0]])] += [left, pairs[:, 1]]
-    for number, one in enumerate(large):
-        waiting = np.unique(np.concatenate(open_in[number]))
-        for steps in range(parts.axes, parts.axes + 4):
-            tasks, rest = [], waiting
-            while len(rest):
-                near = system.near(rest[:1], steps, hidden, most=PART)
-                tasks.append((near, np.intersect1d(rest, near)))
-                rest = np.setdiff1d(rest, near)
-            still = []
-            for (near, asked), (down, up, left, pairs, _) in zip(tasks, side_by_side(_attack, shared, tasks), strict=True):
-                low[near], high[near] = np.minimum(low[near], down), np.maximum(high[near], up)
-                still += [np.intersect1d(left, asked), pairs[:, 1]]
-            waiting = np.unique(np.concatenate(still)) if still else waiting[:0]
-            if not len(waiting):
-                break
-        if len(waiting) and not quick:
-            down, up, left, pairs, unsure = _attack(shared, (one, waiting))
-            low[one], high[one] = np.minimum(low[one], down), np.maximum(high[one], up)
-            failed.append(np.intersect1d(left, waiting))
-            told.append(pairs)
-            unsettled |= unsure
-        else:
-            failed.append(waiting)
-    empty = np.zeros(0, dtype=np.int64)
-    return Sweep(low, high, np.unique(np.concatenate([empty, *failed])), np.concatenate([empty.reshape(0, 2), *told]), unsettled)
+    if among is not None:
+        components = [one for one in components if among[one].any()]
+    tasks = [(one,) for one in sorted(components, key=len, reverse=True)]
+    failed: list[Ints] = [np.zeros(0, dtype=np.int64)]
+    told: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
+    unsettled = False
+    for (one,), (down, top, left, pairs, unsure) in zip(
+        tasks, side_by_side(_attack, (system, needs, margin, whole, quick, up), tasks, processes), strict=True
+    ):
+        low[one], high[one] = down, top
+        failed.append(left)
+        told.append(pairs)
+        unsettled |= unsure
+    return Sweep(low, high, np.unique(np.concatenate(failed)), np.concatenate(told), unsettled)

@@ -98,7 +98,7 @@ def ranges(start: Ints, end: Ints) -> Ints:
     if not lengths.sum():
         return np.zeros(0, dtype=np.int64)
     shift = np.repeat(start - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return np.arange(lengths.sum()) + shift
+    return np.asarray(np.arange(lengths.sum()) + shift, dtype=np.int64)
 
 
 def _labels(count: int, row: Ints, index: Ints, rows: int) -> Ints:
@@ -130,7 +130,8 @@ def reduce(cells: Cells, fixed: Bools, lower: Floats) -> System:
         key, inverse = np.unique(row[kept] * np.int64(count + 1) + moved[kept], return_inverse=True)
         total = np.bincount(inverse, weights=coefficient[kept], minlength=len(key))
         stays = np.abs(total) > 0.5
-        row, index, coefficient = key[stays] // (count + 1), key[stays] % (count + 1), total[stays]
+        row, index = key[stays] // (count + 1), key[stays] % (count + 1)
+        coefficient = total[stays].astype(np.float64)
         length = np.bincount(row, minlength=len(cells.start))[row]
         first = np.flatnonzero(length == 2)[::2]
         together = first[coefficient[first] == -coefficient[first + 1]]

@@ -69,7 +69,8 @@ class Dimension:
             if len(code) not in levels:
                 lengths = ", ".join(map(str, levels))
                 raise UserError(
-                    f"dimension {name!r}: code {code!r} has {len(code)} characters; its levels are {lengths}, its total is {total!r}"
+                    f"dimension {name!r}: code {code!r} has {len(code)} characters, not one of {lengths}; "
+                    f"it is not the total {total!r} either"
                 )
             above = total
             for length in levels[: levels.index(len(code)) + 1]:
@@ -112,9 +113,13 @@ class Table:
     ``frame`` has a text column for each of ``dimensions``, the ``measure``, and where they exist ``contributors`` (how many
     people a sum is made of), ``largest`` (their greatest contributions, descending), ``key`` (sum of record keys, for the
     cell-key method) and ``impossible`` (true where nobody can be). A dimension of the family that the table lacks is at its
-    total, or at the code that ``at`` names. ``threshold`` overrides the rule's for this table; the stricter wins in a shared cell.
-    ``margins``: whether subtotals and totals that the frame has no row for are public (by dimension, or for all): one that is not is
-    hidden from the start, without a demand of its own, unless another table publishes it.
+    total, or at the code that ``at`` names. ``threshold`` overrides the rule's for this table; the stricter wins in a
+    shared cell.
+    ``margins``: whether subtotals and totals that the frame has no row for are public (by dimension, or for all): one that
+    is not is
+    hidden from the start, without a demand of its own, unless another table publishes it. ``complete``: the table is about
+    every code
+    of its dimensions, also those it has no row for (zeros); otherwise it ends where its codes end, as at districts.
     """
 
     name: str
@@ -128,6 +133,7 @@ class Table:
     at: Mapping[str, str] = field(default_factory=dict)
     threshold: int | None = None
     margins: bool | Mapping[str, bool] = True
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,7 @@ def build(family: Family) -> Cells:
     """
     parts = [_dense(table, family.dimensions) for table in family.tables]
     place = np.concatenate([_flat(family.dimensions, part.nodes) for part in parts])
-    unique, first, cell_of = np.unique(place, return_index=True, return_inverse=True)
+    _unique, first, cell_of = np.unique(place, return_index=True, return_inverse=True)
     # Cells in the order in which the tables give them, the first table's first: stable.
     rank = np.argsort(np.argsort(first))
     cell_of = rank[cell_of]
@@ -305,7 +311,8 @@ def _codes(dimensions: Sequence[Dimension], nodes: Ints) -> str:
     return ", ".join(f"{dimension.name} {dimension.codes[node]}" for dimension, node in zip(dimensions, nodes, strict=True))
 
 
-def _number(value: float) -> str:
+def _number(number: float | np.float64) -> str:
+    value = float(number)
     return f"{int(value)}" if value == int(value) else f"{value:g}"
 
 
@@ -339,7 +346,13 @@ def _dense(table: Table, dimensions: tuple[Dimension, ...]) -> _Part:
     nodes = nodes_of(frame, dimensions, f"table {table.name!r}", table.at)
     own = [axis for axis, dimension in enumerate(dimensions) if dimension.name in table.dimensions]
     present = [
-        dimensions[axis].closed(np.unique(nodes[:, axis]).tolist()) if axis in own else np.unique(nodes[:1, axis]).tolist() or [0]
+        (
+            list(range(len(dimensions[axis].codes)))
+            if table.complete
+            else dimensions[axis].closed(np.unique(nodes[:, axis]).tolist())
+        )
+        if axis in own
+        else np.unique(nodes[:1, axis]).tolist() or [0]
         for axis in range(len(dimensions))
     ]
     shape = tuple(len(nodes) for nodes in present)
@@ -375,9 +388,8 @@ def _dense(table: Table, dimensions: tuple[Dimension, ...]) -> _Part:
     for axis, pairs in enumerate(families):
         shown = table.margins if isinstance(table.margins, bool) else table.margins.get(dimensions[axis].name, True)
         for above, _ in pairs:
-            at = (slice(None),) * axis + (above,)
-            leaf[at] = False
-            private[at] |= not shown
+            np.moveaxis(leaf, axis, 0)[above] = False
+            np.moveaxis(private, axis, 0)[above] |= not shown
     leaf, public = leaf.ravel(), ~private.ravel() | given
     measure = _numbers(table, table.measure)
     value = np.zeros(count)
@@ -409,8 +421,8 @@ def _dense(table: Table, dimensions: tuple[Dimension, ...]) -> _Part:
         rows = np.flatnonzero(wrong[place])
         row, at = int(rows[0]), int(place[rows[0]])
         raise UserError(
-            f"table {table.name!r}, row {row + 2}: the margin {_codes(dimensions, nodes[row])} is {_number(stated[at])}, but its "
-            f"parts add up to {_number(value[at])}; mend one or leave the margin out"
+            f"table {table.name!r}, row {row + 2}: the margin {_codes(dimensions, nodes[row])} is {_number(float(stated[at]))}, "
+            f"but its parts add up to {_number(float(value[at]))}; mend one or leave the margin out"
         )
     people[margin] = stated_people[margin]
     top[margin] = stated_top[margin]

@@ -25,9 +25,15 @@ from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Family, Fl
 Method = Literal["suppression", "rounding", "cell_key"]
 
 
+RESERVED = frozenset({"value", "published", "status", "low", "high", "interval", "hidden"})
+"""Names that the result has for itself."""
+
+
 @dataclass(frozen=True)
 class Policy:
-    """How a family is protected. The fields are those of the specification file: see docs/disclosure.md."""
+    """How a family is protected. The fields are those of the specification file: see docs/disclosure.md.
+
+    ``processes``: workers for large tables; they import ``__main__`` again."""
 
     rule: Rule = field(default_factory=Rule)
     kind: Literal["frequency", "magnitude"] = "frequency"
@@ -36,14 +42,17 @@ class Policy:
     noise: cell_key.Noise | None = None
     zeros: Literal["published", "hideable"] = "published"
     cost: Literal["value", "unit", "log"] = "value"
+    processes: int = 1
 
 
 @dataclass
 class Protected:
     """What may go out, if ``passed``, and why.
 
-    ``frame``: a row a cell, inner ones and margins, in a stable order: the codes, ``value``, ``published`` (null: hidden), ``status``
-    (published, primary, complementary, rounded, perturbed; unpublished for a margin that no table shows), ``low`` and ``high`` (the
+    ``frame``: a row a cell, inner ones and margins, in a stable order: the codes, ``value``, ``published`` (null: hidden),
+    ``status``
+    (published, primary, complementary, rounded, perturbed; unpublished for a margin that no table shows), ``low`` and
+    ``high`` (the
     attacker's interval; a null ``high`` of a hidden cell: unbounded).
     """
 
@@ -89,13 +98,20 @@ def _exact(value: float | None) -> float | int | None:
 def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.DataFrame] = ()) -> Protected:
     """Protect all tables of a family together and attack the result.
 
-    ``known``: what everybody knows besides, frames with dimensions' columns (a missing one is at its total) and ``value``: official
-    totals, earlier releases; null where an earlier release hid the cell, which then stays hidden. Raises :class:`UserError` for tables
+    ``known``: what everybody knows besides, frames with dimensions' columns (a missing one is at its total) and ``value``:
+    official
+    totals, earlier releases; null where an earlier release hid the cell, which then stays hidden. Raises :class:`UserError`
+    for tables
     that are wrong. The caller publishes nothing unless ``passed``.
     """
     began = time.monotonic()
     policy = policy or Policy()
     whole = policy.kind == "frequency"
+    for dimension in family.dimensions:
+        if dimension.name in RESERVED:
+            raise UserError(
+                f"a dimension cannot be called {dimension.name!r}; rename its column (taken: {', '.join(sorted(RESERVED))})"
+            )
     cells = build(family)
     if whole and (wrong := np.flatnonzero(np.abs(cells.value - np.round(cells.value)) > 1e-9)).size:
         raise UserError(
@@ -125,7 +141,13 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
     forced = system.gather((forced_cells & ~fixed).astype(np.float64), np.maximum) > 0
     cost = {"value": cells.value, "unit": np.ones(len(cells)), "log": np.log1p(cells.value)}[policy.cost]
     problem = Problem(
-        system, needs, system.gather(np.where(demanded, cost, 0.0), np.add), forced, np.ones(system.count, dtype=bool), whole
+        system,
+        needs,
+        system.gather(np.where(demanded, cost, 0.0), np.add),
+        forced,
+        np.ones(system.count, dtype=bool),
+        whole,
+        policy.processes,
     )
     shown = suppress(problem, Parts.of(cells, system))
     moving = system.variable >= 0
@@ -133,7 +155,14 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
     hidden[moving] |= shown[system.variable[moving]]
     # An unsafe cell that is known elsewhere is hidden all the same; the audit says that it helps nothing.
     hidden &= ~open_zero
-    found = audit(cells, sensitive, hidden, demanded & hidden, given, lower, whole=whole)
+    # What is not unsafe and can be told by what is known anyway need not stay hidden.
+    hidden &= moving | sensitive.primary | private
+    while True:
+        found = audit(cells, sensitive, hidden, demanded & hidden, given, lower, whole=whole, processes=policy.processes)
+        useless = found.told & hidden & ~sensitive.primary & ~private
+        if not useless.any() or useless.sum() < found.told.sum():
+            break
+        hidden &= ~useless
     status = np.where(hidden, np.where(sensitive.primary, "primary", "complementary"), "published")
     status[hidden & private] = "unpublished"
     return _finish(cells, np.where(hidden, np.nan, cells.value), status, found, demanded, began, whole)
@@ -165,10 +194,7 @@ def _finish(
     )
     kept = counted & ~hidden
     total = float(cells.value[counted].sum())
-    if primary is None:
-        distance = 0.0
-    else:
-        distance = float(np.abs(published - cells.value)[counted].sum())
+    distance = 0.0 if primary is None else float(np.abs(published - cells.value)[counted].sum())
     summary = {
         "cells": len(cells),
         "primary": int((status == "primary").sum()) if primary is None else int(primary.sum()),
@@ -206,8 +232,8 @@ def _known(cells: Cells, frames: Sequence[pl.DataFrame]) -> tuple[Bools, Bools]:
         if differs.any():
             row = int(np.argmax(differs))
             raise UserError(
-                f"{what}, row {row + 2}: {_named(cells, int(at[row]))} is {number_known[row]:g} there and {cells.value[at[row]]:g} in "
-                f"the table; what is known must be about the same people: leave out what was revised"
+                f"{what}, row {row + 2}: {_named(cells, int(at[row]))} is {number_known[row]:g} there and "
+                f"{cells.value[at[row]]:g} in the table; what is known must be about the same people: leave out what was revised"
             )
         given[at[stated]] = True
         hidden[at[~stated]] = True
