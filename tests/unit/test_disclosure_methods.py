@@ -67,7 +67,7 @@ def test_noise_is_unbiased_bounded_and_never_shows_small_counts(maximum: int, va
 
 
 def test_a_row_of_the_noise_table_known_from_the_literature() -> None:
-    """For D = 2 and no bound on the variance that binds, a count of 2 takes every step alike: 0.2 each (as ``ptable`` gives it)."""
+    """For D = 2 and no bound on the variance that binds, a count of 2 takes every step alike, as ``ptable`` gives it."""
     assert noise_table(Noise(variance=3, maximum=2))[2] == pytest.approx([0.2] * 5)
 
 
