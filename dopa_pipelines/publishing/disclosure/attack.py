@@ -1,9 +1,8 @@
 """The attacker: what can be told about hidden cells from everything that is published.
 
 A hidden cell's interval is found by linear programming (Hundepool et al. 2012, ch. 4.3; Fischetti and Salazar-González 2000),
-solved with HiGHS. Solutions are used again: every point found widens the intervals of all cells in it, so a program of their
-own is
-needed only by cells whose interval is still too narrow. For counts only whole tables are proof: a point with a fraction is not
+solved with HiGHS. Solutions are used again: every point found widens the intervals of all cells in it, so a program of their own
+is needed only by cells whose interval is still too narrow. For counts only whole tables are proof: a point with a fraction is not
 counted, and what linear programming leaves open is settled by integer programming.
 """
 

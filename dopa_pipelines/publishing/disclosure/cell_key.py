@@ -2,10 +2,8 @@
 
 Each record has a random key in [0, 1). The keys of a cell's records are added modulo 1; count and cell key look up the noise in a
 perturbation table. Zeros stay zero, the noise is unbiased and at most ``maximum``; margins are perturbed by themselves, so they
-need not add
-up. Sources: Fraser and Wooton (2006), Thompson, Broadfoot and Elazar (2013; ABS TableBuilder); the table's rows are the
-distributions of
-maximum entropy of Giessing (2016), parametrised as in the R package ``ptable`` (D, V, js).
+need not add up. Sources: Fraser and Wooton (2006), Thompson, Broadfoot and Elazar (2013; ABS TableBuilder); the table's rows are
+the distributions of maximum entropy of Giessing (2016), parametrised as in the R package ``ptable`` (D, V, js).
 """
 
 from __future__ import annotations

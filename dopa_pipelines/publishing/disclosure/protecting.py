@@ -165,7 +165,7 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
         hidden &= ~useless
     status = np.where(hidden, np.where(sensitive.primary, "primary", "complementary"), "published")
     status[hidden & private] = "unpublished"
-    return _finish(cells, np.where(hidden, np.nan, cells.value), status, found, demanded, began, whole)
+    return _finish(cells, np.where(hidden, np.nan, cells.value), status, found, ~private, began, whole)
 
 
 def _changed(cells: Cells, published: Floats, word: str, found: Audit, primary: Bools, began: float, whole: bool) -> Protected:

@@ -1,10 +1,8 @@
 """Percentages and means beside protected counts: what they tell, and what must be hidden or made coarser with them.
 
 A percentage over a hidden count is hidden. One over published counts is shown to so many decimals that the interval of its
-numerator,
-given percentage and denominator, is not narrower than the counts' own protection (Hundepool et al. 2012, ch. 5: published
-ratios are
-relations like any other).
+numerator, given percentage and denominator, is not narrower than the counts' own protection (Hundepool et al. 2012, ch. 5:
+published ratios are relations like any other).
 """
 
 from __future__ import annotations

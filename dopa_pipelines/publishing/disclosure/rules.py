@@ -1,11 +1,10 @@
 """Which cells are unsafe, and how wide an attacker's interval must stay.
 
 The rules are the standard ones: threshold (minimum frequency), dominance (n,k) and p %. Sources: Hundepool, Domingo-Ferrer,
-Franconi, Giessing, Schulte Nordholt, Spicer, de Wolf, *Statistical Disclosure Control* (Wiley 2012), ch. 4; Willenborg and
-de Waal, *Elements of Statistical Disclosure Control* (Springer 2001), ch. 6; the τ-ARGUS manual (protection levels);
-thresholds of 3 to 10 are in use (UNECE, *Managing Statistical Confidentiality and Microdata Access*, 2007; ONS, *Disclosure
-control
-guidance for tables of birth and death statistics*). How cells are then hidden belongs to :mod:`.suppression`.
+Franconi, Giessing, Schulte Nordholt, Spicer, de Wolf, *Statistical Disclosure Control* (Wiley 2012), ch. 4; Willenborg and de
+Waal, *Elements of Statistical Disclosure Control* (Springer 2001), ch. 6; the τ-ARGUS manual (protection levels); thresholds of 3
+to 10 are in use (UNECE, *Managing Statistical Confidentiality and Microdata Access*, 2007; ONS, *Disclosure control guidance for
+tables of birth and death statistics*). How cells are then hidden belongs to :mod:`.suppression`.
 """
 
 from __future__ import annotations

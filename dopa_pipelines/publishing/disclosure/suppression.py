@@ -2,10 +2,9 @@
 
 Each unsafe cell is given a cheapest move that takes it far enough away from the truth; the cells that move with it are hidden
 (the incremental linear-programming heuristic of Robertson 1993 and Kelly, Golden and Assad 1992, with the slope scaling of Kim
-and
-Pardalos 1999 for the fixed cost of a cell). Large tables are done from the top of their hierarchy down, a subtable after the
-other
-(HiTaS: de Wolf 2002), then attacked as a whole and repaired where that finds a leak. What is hidden without need is given back.
+and Pardalos 1999 for the fixed cost of a cell). Large tables are done from the top of their hierarchy down, a subtable after the
+other (HiTaS: de Wolf 2002), then attacked as a whole and repaired where that finds a leak. What is hidden without need is given
+back.
 """
 
 from __future__ import annotations
@@ -337,6 +336,7 @@ def _block(problem: Problem, task: tuple[Ints, Bools]) -> Bools:
     variables, hidden = task
     search = Search(problem, variables, hidden, problem.candidate[variables], patient=False, closed=True)
     search.run()
+    search.shield(quick=True)
     return search.hidden
 
 

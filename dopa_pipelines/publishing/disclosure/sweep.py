@@ -123,7 +123,7 @@ def _attack(shared: Shared, task: tuple[Ints]) -> tuple[Floats, Floats, Ints, In
     if len(variables) > LARGE:
         _piecewise(system, variables, mine, margin, whole, up, attacker)
     failed = attacker.settle(quick=quick and len(variables) > LARGE)
-    told = [(person, variables[at]) for person, at in attacker.told(quick=quick)]
+    told = [(person, variables[at]) for person, at in attacker.told(quick=quick and len(variables) > LARGE)]
     pairs = np.array(told, dtype=np.int64).reshape(-1, 2)
     return attacker.low, attacker.high, variables[failed], pairs, bool(attacker.unsettled.any())
 
