@@ -1,0 +1,196 @@
+"""Whether a release keeps its promise: what each attacker tells of the hidden cells, against what the rule demands.
+
+The judge knows the truth (``tables.Table``) and the release (the JSON of ``dopa disclose``); the attackers get only the release.
+Demands are those of docs/disclosure.md: a primary cell's interval is as wide as the rule says, no hidden cell can be told exactly, and no
+single contributor tells another's primary cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tests.disclosure.attack import CLOSE, INFINITY, Attacker, Infeasible, Public, Wanted, public, shuttle, system
+from tests.disclosure.tables import Bools, Table
+
+
+@dataclass(frozen=True)
+class Told:
+    """A cell of which more can be told than the rule allows."""
+
+    by: str
+    """bounds, linear, integer, single contributor, noise; or ``published``: it was never hidden."""
+    cell: dict[str, str]
+    truth: float
+    interval: tuple[float, float]
+    demanded: str
+    primary: bool
+
+    def __str__(self) -> str:
+        what = "primary" if self.primary else "complementary"
+        return f"{self.by}: {what} {self.cell}, in truth {self.truth:g}, lies in {list(self.interval)}; demanded: {self.demanded}"
+
+
+@dataclass
+class Verdict:
+    """``told``: demands that are broken. ``wrong``: what the release says that is not so. ``intervals``: what was found of each
+    hidden cell (exact only where everything was asked).
+    """
+
+    told: list[Told] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    intervals: dict[int, tuple[float, float]] = field(default_factory=dict)
+    hidden: int = 0
+    primary: int = 0
+    linear: int = 0
+    integer: int = 0
+
+    @property
+    def kept(self) -> bool:
+        return not self.told and not self.wrong
+
+
+def demands(table: Table, hidden: Bools) -> Wanted:
+    """What an outsider's interval of each hidden cell must be."""
+    value = np.abs(table.value)
+    # Any hidden cell: not exact.
+    width = np.full(len(value), 1.0) if table.counts else np.maximum(2 * CLOSE, 10 * CLOSE * value)
+    lower, upper = np.full(len(value), INFINITY), np.full(len(value), -INFINITY)
+    by_threshold = table.by_threshold & hidden
+    width[by_threshold] = np.maximum(width[by_threshold], table.threshold)
+    concentrated = table.by_concentration & hidden
+    rule = table.spec.get("rule") or {}
+    if "p" in rule:
+        part = float(rule["p"]) / 100
+        lower[concentrated] = table.value[concentrated] * (1 - part)
+        upper[concentrated] = table.value[concentrated] * (1 + part)
+    if "dominance" in rule:
+        # The attacker's upper estimate of the largest n together must not come within the rule again (τ-ARGUS manual, protection
+        # levels of the dominance rule); the same distance below.
+        n, k = int(rule["dominance"]["n"]), float(rule["dominance"]["k"])
+        needed = np.maximum(table.largest[:, :n].sum(1) * 100 / k - table.value, 0)
+        lower[concentrated] = np.minimum(lower, table.value - needed)[concentrated]
+        upper[concentrated] = np.maximum(upper, table.value + needed)[concentrated]
+    return Wanted(width, np.where(np.isfinite(lower), np.maximum(lower, 0), lower), upper)
+
+
+def _said(wanted: Wanted, cell: int) -> str:
+    if np.isfinite(wanted.upper[cell]):
+        return f"width {wanted.width[cell]:g}, from {wanted.lower[cell]:g} or less to {wanted.upper[cell]:g} or more"
+    return f"width {wanted.width[cell]:g}"
+
+
+def insiders(table: Table) -> list[dict[int, float]]:
+    """For each person who is alone in an inner cell: all cells of which he is the only contributor."""
+    found = []
+    for cell in np.flatnonzero((table.contributors == 1) & table.inner):
+        own = [number for number in table.containing(int(cell)) if table.contributors[number] == 1]
+        found.append({number: float(table.value[number]) for number in own})
+    return found
+
+
+def judge(table: Table, cells: Iterable[Mapping[str, Any]], *, exact: bool = False, single: bool = True) -> Verdict:
+    """``cells``: of the JSON. ``exact``: find every interval to its ends, and hold the audit's own intervals against them."""
+    cells = list(cells)
+    seen = public(table, cells)
+    verdict = Verdict(hidden=int(seen.hidden.sum()), primary=int(table.primary.sum()))
+    if seen.method != "suppression":
+        return _perturbed(table, seen, verdict)
+    hidden = seen.hidden
+    wanted = demands(table, hidden)
+    differs = ~hidden & (np.abs(np.nan_to_num(seen.published) - table.value) > CLOSE * np.maximum(1, np.abs(table.value)))
+    verdict.wrong += [
+        f"{table.names(int(cell))} is published as {seen.published[cell]:g}, in truth {table.value[cell]:g}"
+        for cell in np.flatnonzero(differs)
+    ]
+    for cell in np.flatnonzero(table.primary & ~hidden):
+        value = float(table.value[cell])
+        verdict.told.append(Told("published", table.names(int(cell)), value, (value, value), "hidden", True))
+    verdict.wrong += [
+        f"{table.names(int(cell))} is hidden, but a zero that is published as zero"
+        for cell in np.flatnonzero(hidden & (table.value == 0) & table.zeros_published)
+    ]
+    if differs.any():
+        return verdict
+    try:
+        attacker = Attacker(system(seen))
+        _outsider(table, hidden, attacker, wanted, exact, verdict)
+        if single:
+            _single(table, hidden, attacker, verdict)
+    except Infeasible as problem:
+        verdict.wrong.append(str(problem))
+        return verdict
+    if exact:
+        _compare(table, cells, verdict)
+    verdict.linear = sum(part.linear for part in attacker._made.values())
+    verdict.integer = sum(part.integer for part in attacker._made.values())
+    return verdict
+
+
+def _outsider(table: Table, hidden: Bools, attacker: Attacker, wanted: Wanted, exact: bool, verdict: Verdict) -> None:
+    low, high = attacker.carried
+    for cell in (int(number) for number in np.flatnonzero(hidden & ~table.structural)):
+        primary = bool(table.primary[cell])
+        carried = (float(low[cell]), float(high[cell]))
+        interval = attacker.interval(cell, None if exact else wanted)
+        verdict.intervals[cell] = interval
+        if not wanted.met(cell, *interval):
+            by = "bounds" if not wanted.met(cell, *carried) else "linear"
+            if by == "linear" and table.counts and attacker.component(cell).integer:
+                by = "integer"
+            verdict.told.append(Told(by, table.names(cell), float(table.value[cell]), interval, _said(wanted, cell), primary))
+
+
+def _single(table: Table, hidden: Bools, attacker: Attacker, verdict: Verdict) -> None:
+    targets = np.flatnonzero(table.primary & hidden)
+    groups: dict[int, list[int]] = {}
+    for cell in targets:
+        groups.setdefault(int(attacker.group_of[cell]), []).append(int(cell))
+    for mine in insiders(table):
+        near = {int(attacker.group_of[cell]) for cell in mine if not attacker.told[cell]}
+        others = [cell for number in near for cell in groups.get(number, [])]
+        for cell, value in attacker.tells(mine, others).items():
+            alone = table.names(next(iter(mine)))
+            verdict.told.append(
+                Told(
+                    f"single contributor of {alone}", table.names(cell), float(table.value[cell]), (value, value),
+                    "more than one value", True,
+                )
+            )  # fmt: skip
+
+
+def _compare(table: Table, cells: Iterable[Mapping[str, Any]], verdict: Verdict) -> None:
+    """An audit that claims more room than there is, reassures falsely."""
+    for cell in cells:
+        claimed, number = cell.get("interval"), table.cell(cell)
+        if claimed is None or number not in verdict.intervals:
+            continue
+        low, high = (float(claimed[0]), INFINITY if claimed[1] is None else float(claimed[1]))
+        found = verdict.intervals[number]
+        slack = CLOSE * 10 * max(1.0, abs(found[0]))
+        if low < found[0] - slack or high > found[1] + slack:
+            verdict.wrong.append(f"the audit gives {table.names(number)} the interval {claimed}, the attacker {list(found)}")
+
+
+def _perturbed(table: Table, seen: Public, verdict: Verdict) -> Verdict:
+    """Rounding and noise hide no cell: small counts must not be told exactly by undoing them."""
+    if seen.hidden.any():
+        verdict.wrong.append("a method that changes numbers leaves none out")
+        return verdict
+    off = np.abs(seen.published - table.value)
+    for cell in np.flatnonzero(off > seen.off + CLOSE):
+        verdict.wrong.append(f"{table.names(int(cell))} is off by {off[cell]:g}, more than {seen.off:g}")
+    if verdict.wrong:
+        return verdict
+    attacker = Attacker(system(seen))
+    low, high = shuttle(system(seen))
+    for cell in (int(number) for number in np.flatnonzero(table.primary)):
+        interval = attacker.interval(cell)
+        verdict.intervals[cell] = interval
+        if interval[1] - interval[0] < (1 if table.counts else CLOSE):
+            by = "bounds" if high[cell] - low[cell] < 1 else "noise"
+            verdict.told.append(Told(by, table.names(cell), float(table.value[cell]), interval, "more than one value", True))
+    return verdict
