@@ -8,9 +8,9 @@ bounds, and reads the system:
 - ``Attacker``: the interval of a cell over the whole system, by linear programming; for counts by integer programming where the
   linear answer is not whole (HiGHS). It also plays the insiders: single contributors, who know their own cells.
 
-Earlier releases, other tables and official totals are cells that are known (``Public.known``), or a second table of the same people
-(``joined``); percentages and means are sums between bounds (``rates``); rounding and noise are bounds on every cell. Whether what
-was told may be told is for ``judge`` to say.
+Earlier releases, other tables and official totals are cells that are known (``Public.known``), or a second table of the same
+people (``joined``); percentages and means are sums between bounds (``rates``); rounding and noise are bounds on every cell.
+Whether what was told may be told is for ``judge`` to say.
 """
 
 from __future__ import annotations
@@ -66,9 +66,8 @@ def public(table: Table, cells: Iterable[Mapping[str, Any]]) -> Public:
         "rounding": float(table.spec.get("base", 5)) - (1.0 if table.counts else 0.0),
         "cell_key": float((table.spec.get("cellKey") or {}).get("maximum", 5)),
     }[method]
-    return Public(
-        table.dimensions, published, table.structural, table.known, table.counts, table.zeros_published, method, off, table.threshold
-    )  # fmt: skip
+    zeros = table.zeros_published
+    return Public(table.dimensions, published, table.structural, table.known, table.counts, zeros, method, off, table.threshold)
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,12 @@ class Rate:
 
 
 def rates(known: System, published: Sequence[Rate]) -> System:
-    """With what rates tell: the exact quotient lies within half a unit of the last digit, so two cells are bound to each other."""
-    row, cell, coefficient, lower, upper = [], [], [], [], []
+    """With what rates tell: the exact quotient lies within half a unit of the last digit, which binds two cells together."""
+    row: list[int] = []
+    cell: list[int] = []
+    coefficient: list[float] = []
+    lower: list[float] = []
+    upper: list[float] = []
     for rate in published:
         half = 0.5 * 10.0**-rate.decimals
         for bound, below in (((rate.published - half) / rate.times, True), ((rate.published + half) / rate.times, False)):
@@ -162,13 +165,12 @@ def shuttle(known: System, rounds: int = 200) -> tuple[Floats, Floats]:
     up = sums.coefficient > 0
 
     def total(values: Floats) -> tuple[Floats, Floats]:
-        endless = np.isinf(values)
-        finite = np.where(endless, 0.0, values)
-        return np.bincount(sums.row, finite, count)[sums.row] - finite, (
-            np.bincount(sums.row, endless, count)[sums.row] - endless
-        )
+        endless = np.isinf(values).astype(float)
+        finite = np.where(endless > 0, 0.0, values)
+        rest: Floats = np.bincount(sums.row, finite, count).astype(float)[sums.row] - finite
+        ends: Floats = np.bincount(sums.row, endless, count).astype(float)[sums.row] - endless
+        return rest, ends
 
-    # Fixed sums of published numbers need no look in every round; sums with an open cell do.
     for _ in range(rounds):
         low, high = lower[sums.cell], upper[sums.cell]
         least = np.where(up, sums.coefficient * low, sums.coefficient * high)
@@ -189,7 +191,7 @@ def shuttle(known: System, rounds: int = 200) -> tuple[Floats, Floats]:
         next_lower = np.where(known.lower == known.upper, known.lower, next_lower)
         next_upper = np.where(known.lower == known.upper, known.upper, next_upper)
         finite = np.isfinite(upper)
-        moved = (next_lower > lower + CLOSE).any() or (next_upper[finite] < upper[finite] - CLOSE).any()
+        moved = bool((next_lower > lower + CLOSE).any() or (next_upper[finite] < upper[finite] - CLOSE).any())
         moved = moved or bool((np.isfinite(next_upper) & ~finite).any())
         lower, upper = next_lower, next_upper
         if not moved:
@@ -217,7 +219,7 @@ def components(sums: Relations, open_: Bools) -> list[Ints]:
     return list(np.split(order, cuts)) if len(order) else []
 
 
-class Infeasible(Exception):
+class InfeasibleError(Exception):
     """Nothing fits what was published: it does not add up, or what is known contradicts it."""
 
 
@@ -254,7 +256,7 @@ class Component:
         program.a_matrix_.index_ = cell[order]
         program.a_matrix_.value_ = coefficient[order]
         self.program = program
-        self.solver = _solver()
+        self.solver = solver()
         self.solver.setOptionValue("presolve", "off")
         self.solver.setOptionValue("solver", "simplex")
         self.solver.passModel(program)
@@ -275,7 +277,7 @@ class Component:
     fixed: Mapping[int, float] = {}
 
     def extreme(self, cells: Sequence[int], sign: int) -> tuple[float, bool]:
-        """The least (``sign`` 1) or greatest (-1) value of a sum of cells, by the linear program; and whether a point attains it."""
+        """The least (``sign`` 1) or greatest (-1) value of a sum of cells, by the linear program; and whether a point has it."""
         self.linear += 1
         at = np.array([self.place[int(cell)] for cell in cells], np.int64)
         if len(self.objective):
@@ -287,7 +289,7 @@ class Component:
         if status in (highspy.HighsModelStatus.kUnbounded, highspy.HighsModelStatus.kUnboundedOrInfeasible):
             return -sign * INFINITY, True
         if status == highspy.HighsModelStatus.kInfeasible:
-            raise Infeasible(f"nothing fits what was published around cell {cells[0]}")
+            raise InfeasibleError(f"nothing fits what was published around cell {cells[0]}")
         if status != highspy.HighsModelStatus.kOptimal:
             raise RuntimeError(f"HiGHS: {self.solver.modelStatusToString(status)}")
         point = np.array(self.solver.getSolution().col_value)
@@ -296,23 +298,23 @@ class Component:
     def whole_extreme(self, cell: int, sign: int) -> float:
         """The same over whole numbers."""
         self.integer += 1
-        solver = _solver()
-        solver.setOptionValue("time_limit", SECONDS)
-        solver.setOptionValue("mip_rel_gap", 0.0)
-        solver.passModel(self.program)
+        whole = solver()
+        whole.setOptionValue("time_limit", SECONDS)
+        whole.setOptionValue("mip_rel_gap", 0.0)
+        whole.passModel(self.program)
         count = len(self.cells)
-        solver.changeColsIntegrality(count, np.arange(count), np.full(count, 1, np.uint8))
+        whole.changeColsIntegrality(count, np.arange(count), np.full(count, 1, np.uint8))
         for known, value in self.fixed.items():
-            solver.changeColBounds(self.place[known], value, value)
-        solver.changeColCost(self.place[cell], float(sign))
-        solver.run()
-        status = solver.getModelStatus()
+            whole.changeColBounds(self.place[known], value, value)
+        whole.changeColCost(self.place[cell], float(sign))
+        whole.run()
+        status = whole.getModelStatus()
         if status == highspy.HighsModelStatus.kInfeasible:
-            raise Infeasible(f"no whole numbers fit what was published around cell {cell}")
+            raise InfeasibleError(f"no whole numbers fit what was published around cell {cell}")
         if status != highspy.HighsModelStatus.kOptimal:
-            bound = float(solver.getInfo().mip_dual_bound)
+            bound = float(whole.getInfo().mip_dual_bound)
             return math.ceil(bound - CLOSE) if sign > 0 else math.floor(-bound + CLOSE)
-        point = np.array(solver.getSolution().col_value)
+        point = np.array(whole.getSolution().col_value)
         self._keep(point)
         return round(float(point[self.place[cell]]))
 
@@ -326,8 +328,8 @@ class Component:
         return True
 
 
-def _solver() -> highspy.Highs:
-    solver = highspy.Highs()
+def solver() -> highspy.Highs:
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     return solver
@@ -337,7 +339,8 @@ def _solver() -> highspy.Highs:
 class Wanted:
     """How wide intervals must be, cell by cell: enough of it ends the search. Without it every interval is exact.
 
-    An interval is wide enough with ``width`` between its ends, its lower end at ``lower`` or below, its upper at ``upper`` or above.
+    An interval is wide enough with ``width`` between its ends, its lower end at ``lower`` or below, its upper at ``upper`` or
+    above.
     """
 
     width: Floats
@@ -361,7 +364,7 @@ class Attacker:
         lower, upper = shuttle(known)
         if (lower > upper + CLOSE * np.maximum(1, np.abs(lower))).any():
             cell = int(np.argmax(lower - upper))
-            raise Infeasible(f"nothing fits what was published around cell {cell}")
+            raise InfeasibleError(f"nothing fits what was published around cell {cell}")
         self.carried = lower, upper
         told = upper - lower <= CLOSE * np.maximum(1, np.abs(lower))
         self.known = replace(known, lower=lower, upper=np.where(told, lower, upper))
@@ -477,3 +480,16 @@ def _told(part: Component, mine: Mapping[int, float], others: Sequence[int]) -> 
     finally:
         part.free()
     return told
+
+
+def knowing(seen: Public, primary: Bools) -> System:
+    """What somebody knows who can tell which hidden cells were hidden by the threshold: those are below it, the others are not.
+
+    Nobody publishes that; what it would give away is what the pattern itself gives away at the very worst.
+    """
+    known = system(seen)
+    lower, upper = known.lower.copy(), known.upper.copy()
+    small, other = seen.hidden & primary, seen.hidden & ~primary & (known.lower > 0)
+    upper[small] = np.minimum(upper[small], seen.threshold - 1)
+    lower[other] = np.maximum(lower[other], seen.threshold)
+    return replace(known, lower=lower, upper=upper)

@@ -1,8 +1,7 @@
 """Tables to protect, drawn from a seed: one to four dimensions, ragged hierarchies, few people or many.
 
-A ``Case`` is what ``dopa disclose`` takes: TABLE.csv, SPEC.yaml and the files that the spec's ``known`` names. The same seed gives
-the same case. No case is chosen by what becomes of it; ``protectable`` says of those with knowledge from outside whether anything could
-protect them.
+A ``Case`` is what ``dopa disclose`` takes: TABLE.csv, SPEC.yaml and the files that the spec's ``known`` names. The same seed
+gives the same case. No case is chosen by what becomes of it.
 """
 
 from __future__ import annotations
@@ -219,8 +218,8 @@ def _known(draw: random.Random, found: Case, truth: Table) -> Case:
             for axis in kept:
                 parent = truth.dimensions[axis].parent[place[axis]]
                 siblings = [code for code, above in enumerate(truth.dimensions[axis].parent) if above == parent]
-                for code in siblings:
-                    hidden.add(int(np.ravel_multi_index(tuple([*place[:axis], code, *place[axis + 1 :]]), truth.shape)))
+                for sibling in siblings:
+                    hidden.add(int(np.ravel_multi_index((*place[:axis], sibling, *place[axis + 1 :]), truth.shape)))
         for cell in cells:
             named = truth.names(cell)
             value: Any = int(truth.value[cell])

@@ -1,8 +1,8 @@
 """Whether a release keeps its promise: what each attacker tells of the hidden cells, against what the rule demands.
 
 The judge knows the truth (``tables.Table``) and the release (the JSON of ``dopa disclose``); the attackers get only the release.
-Demands are those of docs/disclosure.md: a primary cell's interval is as wide as the rule says, no hidden cell can be told exactly, and no
-single contributor tells another's primary cell.
+Demands: a primary cell's interval is as wide as its rule says, no hidden cell can be told exactly, and no single contributor
+tells another's primary cell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.disclosure.attack import CLOSE, INFINITY, Attacker, Infeasible, Public, Wanted, public, shuttle, system
+from tests.disclosure.attack import CLOSE, INFINITY, Attacker, InfeasibleError, Public, Wanted, public, shuttle, system
 from tests.disclosure.tables import Bools, Table
 
 
@@ -106,9 +106,9 @@ def judge(table: Table, cells: Iterable[Mapping[str, Any]], *, exact: bool = Fal
         f"{table.names(int(cell))} is published as {seen.published[cell]:g}, in truth {table.value[cell]:g}"
         for cell in np.flatnonzero(differs)
     ]
-    for cell in np.flatnonzero(table.primary & ~hidden):
-        value = float(table.value[cell])
-        verdict.told.append(Told("published", table.names(int(cell)), value, (value, value), "hidden", True))
+    for number in np.flatnonzero(table.primary & ~hidden):
+        value = float(table.value[number])
+        verdict.told.append(Told("published", table.names(int(number)), value, (value, value), "hidden", True))
     verdict.wrong += [
         f"{table.names(int(cell))} is hidden, but a zero that is published as zero"
         for cell in np.flatnonzero(hidden & (table.value == 0) & table.zeros_published)
@@ -120,7 +120,7 @@ def judge(table: Table, cells: Iterable[Mapping[str, Any]], *, exact: bool = Fal
         _outsider(table, hidden, attacker, wanted, exact, verdict)
         if single:
             _single(table, hidden, attacker, verdict)
-    except Infeasible as problem:
+    except InfeasibleError as problem:
         verdict.wrong.append(str(problem))
         return verdict
     if exact:
@@ -132,7 +132,7 @@ def judge(table: Table, cells: Iterable[Mapping[str, Any]], *, exact: bool = Fal
 
 def _outsider(table: Table, hidden: Bools, attacker: Attacker, wanted: Wanted, exact: bool, verdict: Verdict) -> None:
     low, high = attacker.carried
-    for cell in (int(number) for number in np.flatnonzero(hidden & ~table.structural)):
+    for cell in map(int, np.flatnonzero(hidden & ~table.structural)):
         primary = bool(table.primary[cell])
         carried = (float(low[cell]), float(high[cell]))
         interval = attacker.interval(cell, None if exact else wanted)
@@ -147,8 +147,8 @@ def _outsider(table: Table, hidden: Bools, attacker: Attacker, wanted: Wanted, e
 def _single(table: Table, hidden: Bools, attacker: Attacker, verdict: Verdict) -> None:
     targets = np.flatnonzero(table.primary & hidden)
     groups: dict[int, list[int]] = {}
-    for cell in targets:
-        groups.setdefault(int(attacker.group_of[cell]), []).append(int(cell))
+    for target in map(int, targets):
+        groups.setdefault(int(attacker.group_of[target]), []).append(target)
     for mine in insiders(table):
         near = {int(attacker.group_of[cell]) for cell in mine if not attacker.told[cell]}
         others = [cell for number in near for cell in groups.get(number, [])]
@@ -181,8 +181,8 @@ def _perturbed(table: Table, seen: Public, verdict: Verdict) -> Verdict:
         verdict.wrong.append("a method that changes numbers leaves none out")
         return verdict
     off = np.abs(seen.published - table.value)
-    for cell in np.flatnonzero(off > seen.off + CLOSE):
-        verdict.wrong.append(f"{table.names(int(cell))} is off by {off[cell]:g}, more than {seen.off:g}")
+    for far in np.flatnonzero(off > seen.off + CLOSE):
+        verdict.wrong.append(f"{table.names(int(far))} is off by {off[far]:g}, more than {seen.off:g}")
     if verdict.wrong:
         return verdict
     attacker = Attacker(system(seen))

@@ -1,4 +1,4 @@
-"""Protectors that do too little, each in its own way, and two that do too much: proof that the attacker finds what they leave open.
+"""Protectors that do too little, each in its own way: proof that the attacker finds what they leave open. And one that does all.
 
 Never used to publish anything.
 """
@@ -21,7 +21,8 @@ def release(truth: Table, hidden: Bools) -> Cells:
     for cell in range(len(truth.value)):
         value = float(truth.value[cell])
         status = "published" if not hidden[cell] else "primary" if truth.primary[cell] else "complementary"
-        found.append(truth.names(cell) | {"value": value, "published": None if hidden[cell] else value, "status": status})
+        names: dict[str, Any] = dict(truth.names(cell))
+        found.append(names | {"value": value, "published": None if hidden[cell] else value, "status": status})
     return found
 
 

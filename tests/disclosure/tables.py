@@ -198,7 +198,8 @@ class Table:
 
     @cached_property
     def by_threshold(self) -> Bools:
-        return (self.contributors > 0) & (self.contributors < self.threshold) & (self.value != 0)
+        small: Bools = (self.contributors > 0) & (self.contributors < self.threshold) & (self.value != 0)
+        return small
 
     @cached_property
     def by_concentration(self) -> Bools:
@@ -211,7 +212,8 @@ class Table:
         if "p" in rule:
             p = float(rule["p"])
             found |= self.value - self.largest[:, 0] - self.largest[:, 1] < p / 100 * self.largest[:, 0] - 1e-9
-        return found & (self.value > 0)
+        sensitive: Bools = found & (self.value > 0)
+        return sensitive
 
     @property
     def primary(self) -> Bools:

@@ -35,7 +35,7 @@ def hide(truth: Table, *cells: tuple[str, ...]) -> naive.Cells:
 
 
 def fitting(seen: Public, fixed: dict[int, float] | None = None) -> list[np.ndarray]:
-    """All tables of counts that fit what was published, by trying every one. Inner cells go up to the largest published number."""
+    """All tables of counts that fit what was published, by trying every one; inner cells up to the largest published number."""
     known = system(seen)
     leaves = [np.flatnonzero(item.leaf) for item in seen.dimensions]
     shape = tuple(len(item.codes) for item in seen.dimensions)
