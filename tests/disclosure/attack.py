@@ -235,7 +235,7 @@ class Component:
         self.cells, self.whole = cells, known.whole
         self.place = {int(cell): number for number, cell in enumerate(cells)}
         self.lower, self.upper = known.lower[cells].copy(), known.upper[cells].copy()
-        self.points: list[Floats] = []
+        self._points, self.met = np.zeros((0, len(cells))), 0
         self.linear = self.integer = 0
         sums = known.sums
         row, cell, coefficient = sums.row[entries], sums.cell[entries], sums.coefficient[entries]
@@ -324,8 +324,15 @@ class Component:
             if np.abs(point - near).max() > 1e-5:
                 return False
             point = near
-        self.points.append(point)
+        if self.met == len(self._points):
+            self._points = np.concatenate([self._points, np.zeros((max(16, self.met), len(self.cells)))])
+        self._points[self.met] = point
+        self.met += 1
         return True
+
+    @property
+    def points(self) -> Floats:
+        return self._points[: self.met]
 
 
 def solver() -> highspy.Highs:
@@ -389,6 +396,10 @@ class Attacker:
             self._made[number] = Component(self.known, self.groups[number], self._entries[number])
         return self._made[number]
 
+    def forget(self, group: int) -> None:
+        """What was built for a group of cells is let go; whole countries have a thousand of them."""
+        self._made.pop(group, None)
+
     def interval(self, cell: int, wanted: Wanted | None = None) -> tuple[float, float]:
         """What a cell can be at least and at most. With ``wanted``, two values of it that lie far enough apart, if there are."""
         low, high = float(self.known.lower[cell]), float(self.known.upper[cell])
@@ -400,8 +411,8 @@ class Attacker:
         at = part.place[cell]
 
         def seen() -> tuple[float, float]:
-            values = [point[at] for point in part.points]
-            return (min(values), max(values)) if values else (INFINITY, -INFINITY)
+            values = part.points[:, at]
+            return (float(values.min()), float(values.max())) if len(values) else (INFINITY, -INFINITY)
 
         ends, exact = [low, high], [False, False]
         for end, sign in ((1, -1), (0, 1)):
@@ -445,10 +456,11 @@ def _told(part: Component, mine: Mapping[int, float], others: Sequence[int]) -> 
 
     def look() -> None:
         nonlocal looked, low, high
-        for point in part.points[looked:]:
-            if np.abs(point[own] - values).max() <= CLOSE * max(1.0, float(np.abs(values).max())):
-                low, high = np.minimum(low, point[at]), np.maximum(high, point[at])
-        looked = len(part.points)
+        new = part.points[looked:]
+        fits = new[(np.abs(new[:, own] - values) <= CLOSE * np.maximum(1, np.abs(values))).all(1)]
+        if len(fits):
+            low, high = np.minimum(low, fits[:, at].min(0)), np.maximum(high, fits[:, at].max(0))
+        looked = part.met
 
     def left() -> list[int]:
         return [int(number) for number in np.flatnonzero(~(high - low > CLOSE * np.maximum(1, np.abs(low))))]
@@ -464,19 +476,19 @@ def _told(part: Component, mine: Mapping[int, float], others: Sequence[int]) -> 
                 part.extreme([others[number] for number in left()], sign)
                 look()
         for number in left():
-            if number not in left():
-                continue
-            cell, ends = others[number], []
-            for sign in (1, -1):
-                bound, attained = part.extreme([cell], sign)
+            cell, ends = others[number], [-INFINITY, INFINITY]
+            for end, sign in ((0, 1), (1, -1)):
+                if number not in left():
+                    break  # points met on the way differ in it
+                ends[end], attained = part.extreme([cell], sign)
                 if part.whole and not attained:
-                    bound = part.whole_extreme(cell, sign)
-                ends.append(bound)
-            look()
-            if ends[1] - ends[0] <= CLOSE * max(1.0, abs(ends[0])):
-                told[cell] = ends[0]
+                    ends[end] = part.whole_extreme(cell, sign)
+                look()
             else:
-                low[number], high[number] = ends[0], ends[1]
+                if ends[1] - ends[0] <= CLOSE * max(1.0, abs(ends[0])):
+                    told[cell] = ends[0]
+                else:
+                    low[number], high[number] = ends[0], ends[1]
     finally:
         part.free()
     return told

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.disclosure.tables import Dimension, Table, table
+from tests.disclosure.tables import Table, table
 
 Row = dict[str, Any]
 
@@ -237,6 +237,27 @@ def _coarse(truth: Table, cell: int, kept: list[int]) -> bool:
     return all(int(code) == 0 for axis, code in enumerate(place) if axis not in kept)
 
 
+def changed(count: int, seed: int = 2568) -> Iterator[Case]:
+    """Tables for the methods that change numbers: rounding and cell keys in turn."""
+    for number in range(count):
+        draw = random.Random(seed * 9_176_263 + number)
+        found = case(draw.getrandbits(40), most=150, kind="frequency", known=False)
+        plain = {item.name for item in found.table().dimensions} | {"births"}
+        inner = {item.name: item for item in found.table().dimensions}
+        rows = [
+            {key: value for key, value in row.items() if key in plain}
+            for row in found.rows
+            if all(item.leaf[item.position[row[name]]] for name, item in inner.items())
+        ]
+        spec = {key: value for key, value in found.spec.items() if key != "structural"}
+        if number % 2:
+            spec |= {"method": "cell_key", "cellKey": {"column": "key", "variance": 2.0, "maximum": draw.choice((3, 5))}}
+            rows = [row | {"key": f"{sum(draw.random() for _ in range(row['births'])) % 1:.12f}"} for row in rows]
+        else:
+            spec |= {"method": "rounding", "base": draw.choice((3, 5, 10))}
+        yield Case(f"changed-{number}", spec, rows, {}, found.marks | {spec["method"]})
+
+
 def families(count: int, seed: int = 2568) -> Iterator[tuple[Case, Case]]:
     """Two tables over the same people: they share their first dimension (areas, of which the second may know fewer levels)."""
     for number in range(count):
@@ -292,6 +313,3 @@ def tambons(seed: int = 2568, months: int = 12) -> Case:
         "rule": {"threshold": 5}, "method": "suppression", "zeros": "published",
     }  # fmt: skip
     return Case("tambons", spec, rows)
-
-
-__all__ = ["Case", "Dimension", "case", "cases", "families", "tambons"]

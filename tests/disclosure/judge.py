@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.disclosure.attack import CLOSE, INFINITY, Attacker, InfeasibleError, Public, Wanted, public, shuttle, system
-from tests.disclosure.tables import Bools, Table
+from tests.disclosure.tables import Bools, Ints, Table
 
 
 @dataclass(frozen=True)
@@ -117,49 +117,46 @@ def judge(table: Table, cells: Iterable[Mapping[str, Any]], *, exact: bool = Fal
         return verdict
     try:
         attacker = Attacker(system(seen))
-        _outsider(table, hidden, attacker, wanted, exact, verdict)
-        if single:
-            _single(table, hidden, attacker, verdict)
+        persons: dict[int, list[dict[int, float]]] = {}
+        for mine in insiders(table) if single else []:
+            for near in {int(attacker.group_of[own]) for own in mine if not attacker.told[own]}:
+                persons.setdefault(near, []).append(mine)
+        told = np.flatnonzero(hidden & ~table.structural & attacker.told)
+        _outsider(table, told, attacker, wanted, exact, verdict)
+        for group, cells_of in enumerate(attacker.groups):
+            _outsider(table, cells_of[hidden[cells_of]], attacker, wanted, exact, verdict)
+            _single(table, cells_of[hidden[cells_of] & table.primary[cells_of]], persons.get(group, []), attacker, verdict)
+            part = attacker.component(int(cells_of[0]))
+            verdict.linear, verdict.integer = verdict.linear + part.linear, verdict.integer + part.integer
+            attacker.forget(group)
     except InfeasibleError as problem:
         verdict.wrong.append(str(problem))
         return verdict
     if exact:
         _compare(table, cells, verdict)
-    verdict.linear = sum(part.linear for part in attacker._made.values())
-    verdict.integer = sum(part.integer for part in attacker._made.values())
     return verdict
 
 
-def _outsider(table: Table, hidden: Bools, attacker: Attacker, wanted: Wanted, exact: bool, verdict: Verdict) -> None:
+def _outsider(table: Table, cells: Ints, attacker: Attacker, wanted: Wanted, exact: bool, verdict: Verdict) -> None:
     low, high = attacker.carried
-    for cell in map(int, np.flatnonzero(hidden & ~table.structural)):
-        primary = bool(table.primary[cell])
-        carried = (float(low[cell]), float(high[cell]))
+    for cell in map(int, cells):
         interval = attacker.interval(cell, None if exact else wanted)
         verdict.intervals[cell] = interval
         if not wanted.met(cell, *interval):
-            by = "bounds" if not wanted.met(cell, *carried) else "linear"
+            by = "bounds" if not wanted.met(cell, float(low[cell]), float(high[cell])) else "linear"
             if by == "linear" and table.counts and attacker.component(cell).integer:
                 by = "integer"
+            primary = bool(table.primary[cell])
             verdict.told.append(Told(by, table.names(cell), float(table.value[cell]), interval, _said(wanted, cell), primary))
 
 
-def _single(table: Table, hidden: Bools, attacker: Attacker, verdict: Verdict) -> None:
-    targets = np.flatnonzero(table.primary & hidden)
-    groups: dict[int, list[int]] = {}
-    for target in map(int, targets):
-        groups.setdefault(int(attacker.group_of[target]), []).append(target)
-    for mine in insiders(table):
-        near = {int(attacker.group_of[cell]) for cell in mine if not attacker.told[cell]}
-        others = [cell for number in near for cell in groups.get(number, [])]
+def _single(table: Table, cells: Ints, persons: list[dict[int, float]], attacker: Attacker, verdict: Verdict) -> None:
+    others = [int(cell) for cell in cells]
+    for mine in persons:
         for cell, value in attacker.tells(mine, others).items():
-            alone = table.names(next(iter(mine)))
-            verdict.told.append(
-                Told(
-                    f"single contributor of {alone}", table.names(cell), float(table.value[cell]), (value, value),
-                    "more than one value", True,
-                )
-            )  # fmt: skip
+            by = f"single contributor of {table.names(next(iter(mine)))}"
+            names, truth = table.names(cell), float(table.value[cell])
+            verdict.told.append(Told(by, names, truth, (value, value), "more than one value", True))
 
 
 def _compare(table: Table, cells: Iterable[Mapping[str, Any]], verdict: Verdict) -> None:

@@ -80,7 +80,7 @@ class _Oracle:
         part.upper = np.where(fixed, truth.value, INFINITY)
         part.program.col_lower_, part.program.col_upper_ = part.lower, part.upper
         part.solver.changeColsBounds(len(fixed), np.arange(len(fixed)), part.lower, part.upper)
-        part.points.clear()
+        part.met = 0
 
     def _ends(self, cell: int) -> tuple[float, float]:
         part, ends = self.part, [0.0, 0.0]

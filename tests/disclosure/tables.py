@@ -215,7 +215,7 @@ class Table:
         sensitive: Bools = found & (self.value > 0)
         return sensitive
 
-    @property
+    @cached_property
     def primary(self) -> Bools:
         return self.by_threshold | self.by_concentration
 
