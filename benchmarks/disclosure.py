@@ -33,6 +33,7 @@ def measure(tables: int = TABLES, small: int = SMALL) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="dopa-disclosure-") as folder:
         rows = _generated(Path(folder) / "generated", tables)
         rows += _weak(min(tables, 200))
+        rows += _changed(Path(folder) / "changed", min(tables, 200))
         rows += _optimum(Path(folder) / "small", small)
         rows += _tambons(Path(folder) / "tambons")
     return rows
@@ -98,6 +99,48 @@ def _weak(tables: int) -> list[Row]:
             broken.update(name for name, protect in weak.items() if not judge(truth, protect(truth)).kept)
     said = ", ".join(f"{name} {broken[name] / tried:.0%}" for name in weak)
     return [Row(f"tables that the same attacker breaks, of {tried}", "", said)]
+
+
+def _changed(folder: Path, tables: int) -> list[Row]:
+    """Rounding and cell keys, undone as far as sums undo them."""
+    from tests.disclosure.attack import averaged, public
+    from tests.disclosure.generate import changed
+    from tests.disclosure.run import attempt
+
+    told: Counter[str] = Counter()
+    small: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    errors: dict[str, list[float]] = {}
+    wrong = 0
+    for case in changed(tables):
+        outcome, method = attempt(case, folder / case.name), case.spec["method"]
+        if outcome.verdict is None:
+            refused[method] += 1
+            continue
+        seen, truth = public(outcome.truth, outcome.said.answer["cells"]), outcome.truth
+        told[method] += len(outcome.verdict.told)
+        small[method] += int(truth.primary.sum())
+        wrong += len(outcome.verdict.wrong)
+        away = averaged(seen)
+        for name, found in ((method, seen.published), (f"{method} averaged", away)):
+            errors.setdefault(name, []).extend(((found - truth.value)[truth.value > 0] ** 2).tolist())
+    rows = []
+    for method, name in (("rounding", "controlled rounding"), ("cell_key", "cell keys")):
+        if method not in errors:
+            rows.append(Row(f"{name}: tables refused", str(refused[method]), "", "", "0", False))
+            continue
+        error, averages = (statistics.mean(errors[key]) ** 0.5 for key in (method, f"{method} averaged"))
+        rows.append(
+            Row(
+                f"{name}, {tables // 2 - refused[method]} tables: small counts told exactly, of {small[method]:,}",
+                str(told[method]), "", "", "0", told[method] == 0,
+            )
+        )  # fmt: skip
+        rows.append(
+            Row(f"{name}: error of a count, and after averaging over all sums", f"{error:.2f}", f"{averages:.2f}")
+        )  # fmt: skip
+    rows.append(Row("changed numbers further off than the method says", str(wrong), "", "", "0", wrong == 0))
+    return rows
 
 
 def small_tables(count: int) -> Iterator[Any]:

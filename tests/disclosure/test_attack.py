@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.disclosure import naive
-from tests.disclosure.attack import Attacker, Public, Rate, System, joined, public, rates, shuttle, system
+from tests.disclosure.attack import Attacker, Public, Rate, System, averaged, joined, knowing, public, rates, shuttle, system
 from tests.disclosure.generate import case, cases
 from tests.disclosure.judge import insiders, judge
 from tests.disclosure.tables import Table, table
@@ -214,6 +214,25 @@ def test_rounding_cell_by_cell_is_undone_by_its_sums() -> None:
     for total, told in ((20.0, (0, 4)), (30.0, (4, 4))):
         seen = Public(truth.dimensions, np.array([total, 0, 10, 4]), truth.structural, {}, True, True, "rounding", 4.0)
         assert Attacker(system(seen)).interval(1) == told
+
+
+def test_averaging_takes_noise_away() -> None:
+    truth = case(11, dimensions=3, most=300, kind="frequency", known=False).table()
+    noise = np.random.default_rng(1).normal(0, 2, len(truth.value))
+    seen = Public(truth.dimensions, truth.value + noise, truth.structural, {}, True, True, "cell_key", 10)
+    near = averaged(seen)
+    sums = truth.relations
+    assert np.abs(np.bincount(sums.row, sums.coefficient * near[sums.cell])).max() < 1e-6
+    assert np.sqrt(np.mean((near - truth.value) ** 2)) < 0.8 * np.sqrt(np.mean(noise**2))
+
+
+def test_to_know_which_cells_are_primary_tells_more() -> None:
+    truth = make({("11", "m"): 4, ("11", "f"): 6, ("12", "m"): 5, ("12", "f"): 30})
+    cells = hide(truth, ("11", "m"), ("11", "f"), ("12", "m"), ("12", "f"))
+    seen, cell = public(truth, cells), truth.cell({"area": "11", "sex": "m"})
+    assert Attacker(system(seen)).interval(cell) == (1, 8)
+    # The other small men's cell is at least 5 of the nine, so these are at most 4; the women of 11 are at least 5.
+    assert Attacker(knowing(seen, truth.primary)).interval(cell) == (1, 4)
 
 
 WEAK: dict[str, Callable[[Table], naive.Cells]] = {
