@@ -293,7 +293,7 @@ class Component:
         if status != highspy.HighsModelStatus.kOptimal:
             raise RuntimeError(f"HiGHS: {self.solver.modelStatusToString(status)}")
         point = np.array(self.solver.getSolution().col_value)
-        return float(point[at].sum()), self._keep(point)
+        return float(point[at].sum()), self.keep(point)
 
     def whole_extreme(self, cell: int, sign: int) -> float:
         """The same over whole numbers."""
@@ -315,10 +315,11 @@ class Component:
             bound = float(whole.getInfo().mip_dual_bound)
             return math.ceil(bound - CLOSE) if sign > 0 else math.floor(-bound + CLOSE)
         point = np.array(whole.getSolution().col_value)
-        self._keep(point)
+        self.keep(point)
         return round(float(point[self.place[cell]]))
 
-    def _keep(self, point: Floats) -> bool:
+    def keep(self, point: Floats) -> bool:
+        """Remember an assignment that fits; False where it is none, for cells that are counts and not whole."""
         if self.whole:
             near = np.round(point)
             if np.abs(point - near).max() > 1e-5:
@@ -364,10 +365,13 @@ class Wanted:
 
 
 class Attacker:
-    """Who knows a system: first carries bounds, then asks programs."""
+    """Who knows a system: first carries bounds, then asks programs.
 
-    def __init__(self, known: System) -> None:
-        self.known = known
+    ``fits``: numbers that fit it. They are a point met beforehand and save some search; no answer depends on them.
+    """
+
+    def __init__(self, known: System, fits: Floats | None = None) -> None:
+        self.known, self.fits = known, fits
         lower, upper = shuttle(known)
         if (lower > upper + CLOSE * np.maximum(1, np.abs(lower))).any():
             cell = int(np.argmax(lower - upper))
@@ -394,6 +398,8 @@ class Attacker:
         number = int(self.group_of[cell])
         if number not in self._made:
             self._made[number] = Component(self.known, self.groups[number], self._entries[number])
+            if self.fits is not None:
+                self._made[number].keep(self.fits[self.groups[number]])
         return self._made[number]
 
     def forget(self, group: int) -> None:

@@ -116,7 +116,7 @@ def judge(table: Table, cells: Iterable[Mapping[str, Any]], *, exact: bool = Fal
     if differs.any():
         return verdict
     try:
-        attacker = Attacker(system(seen))
+        attacker = Attacker(system(seen), None if exact else table.value)
         persons: dict[int, list[dict[int, float]]] = {}
         for mine in insiders(table) if single else []:
             for near in {int(attacker.group_of[own]) for own in mine if not attacker.told[own]}:
