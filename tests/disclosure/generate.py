@@ -273,10 +273,10 @@ def families(count: int, seed: int = 2568) -> Iterator[tuple[Case, Case]]:
         for code in lowest:
             people = int(truth.value[truth.cell({shared.name: code})])
             for group, n in enumerate(rng.multinomial(people, chance)):
-                rows.append({shared.name: code, "status": f"s{group}", "births": int(n)})
+                rows.append({shared.name: code, "origin": f"s{group}", "births": int(n)})
         spec = {
             key: value for key, value in first.spec.items() if key not in ("dimensions", "structural")
-        } | {"dimensions": [first.spec["dimensions"][0], {"name": "status", "total": "all"}]}  # fmt: skip
+        } | {"dimensions": [first.spec["dimensions"][0], {"name": "origin", "total": "all"}]}  # fmt: skip
         plain = {item.name for item in truth.dimensions} | {"births"}
         lines = [{key: value for key, value in row.items() if key in plain} for row in first.rows]
         one = replace(first, spec={k: v for k, v in first.spec.items() if k != "structural"}, rows=lines)

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.disclosure.attack import CLOSE, INFINITY, Attacker, InfeasibleError, Public, Wanted, public, shuttle, system
+from tests.disclosure.attack import CLOSE, INFINITY, Attacker, InfeasibleError, Public, Wanted, joined, public, shuttle, system
 from tests.disclosure.tables import Bools, Ints, Table
+
+SAFETY = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,21 @@ def demands(table: Table, hidden: Bools) -> Wanted:
     lower, upper = np.full(len(value), INFINITY), np.full(len(value), -INFINITY)
     by_threshold = table.by_threshold & hidden
     width[by_threshold] = np.maximum(width[by_threshold], table.threshold)
-    concentrated = table.by_concentration & hidden
+    if not table.counts:
+        # For sums, k units say nothing: a tenth of the value on either side (the safety range of τ-ARGUS' threshold rule).
+        width[by_threshold] = np.maximum(width[by_threshold], SAFETY * 2 * value[by_threshold])
     rule = table.spec.get("rule") or {}
     if "p" in rule:
-        part = float(rule["p"]) / 100
-        lower[concentrated] = table.value[concentrated] * (1 - part)
-        upper[concentrated] = table.value[concentrated] * (1 + part)
+        cells, part = table.by_p & hidden, float(rule["p"]) / 100
+        lower[cells] = table.value[cells] * (1 - part)
+        upper[cells] = table.value[cells] * (1 + part)
     if "dominance" in rule:
-        # The attacker's upper estimate of the largest n together must not come within the rule again (τ-ARGUS manual, protection
-        # levels of the dominance rule); the same distance below.
-        n, k = int(rule["dominance"]["n"]), float(rule["dominance"]["k"])
+        # The attacker's upper estimate must not leave the largest n more than k % of it (τ-ARGUS manual, protection levels of the
+        # dominance rule); the same distance below.
+        cells, n, k = table.by_dominance & hidden, int(rule["dominance"]["n"]), float(rule["dominance"]["k"])
         needed = np.maximum(table.largest[:, :n].sum(1) * 100 / k - table.value, 0)
-        lower[concentrated] = np.minimum(lower, table.value - needed)[concentrated]
-        upper[concentrated] = np.maximum(upper, table.value + needed)[concentrated]
+        lower[cells] = np.minimum(lower, table.value - needed)[cells]
+        upper[cells] = np.maximum(upper, table.value + needed)[cells]
     return Wanted(width, np.where(np.isfinite(lower), np.maximum(lower, 0), lower), upper)
 
 
@@ -134,6 +138,46 @@ def judge(table: Table, cells: Iterable[Mapping[str, Any]], *, exact: bool = Fal
         return verdict
     if exact:
         _compare(table, cells, verdict)
+    return verdict
+
+
+def judge_family(
+    tables: tuple[Table, Table], releases: tuple[Iterable[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
+) -> Verdict:
+    """Two tables of counts over the same people, attacked as one: what both promise must hold for who has read both."""
+    seen = tuple(public(table, cells) for table, cells in zip(tables, releases, strict=True))
+    known, number = joined(seen[0], seen[1])
+    into = (np.arange(len(tables[0].value)), number)
+    verdict = Verdict(
+        hidden=sum(int(item.hidden.sum()) for item in seen), primary=sum(int(table.primary.sum()) for table in tables)
+    )
+    truth = np.zeros(len(known.lower))
+    for table, there in zip(tables, into, strict=True):
+        truth[there] = table.value
+    attacker = Attacker(known, truth)
+    sensitive: list[int] = []
+    for table, item, there in zip(tables, seen, into, strict=True):
+        wanted = demands(table, item.hidden)
+        spread = Wanted(np.zeros(len(truth)), np.zeros(len(truth)), np.zeros(len(truth)))
+        spread.width[there], spread.lower[there], spread.upper[there] = wanted.width, wanted.lower, wanted.upper
+        for cell in map(int, np.flatnonzero(table.primary)):
+            sensitive.append(int(there[cell]))
+            interval = attacker.interval(int(there[cell]), spread)
+            if not wanted.met(cell, *interval):
+                verdict.told.append(
+                    Told("family", table.names(cell), float(table.value[cell]), interval, _said(wanted, cell), True)
+                )
+    for at, table in enumerate(tables):
+        other, here, there = tables[1 - at], into[at], into[1 - at]
+        for mine in insiders(table):
+            own = {int(here[cell]): value for cell, value in mine.items()}
+            # What he shares with the other table tells him his place in it, where that is his alone as well.
+            for cell in map(int, np.flatnonzero(other.contributors == 1)):
+                if any(int(there[above]) in own for above in other.containing(cell)):
+                    own[int(there[cell])] = 1.0
+            for cell, value in attacker.tells(own, sensitive).items():
+                by = f"single contributor of {table.names(next(iter(mine)))}"
+                verdict.told.append(Told(by, {"cell": str(cell)}, value, (value, value), "more than one value", True))
     return verdict
 
 

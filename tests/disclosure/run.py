@@ -94,6 +94,16 @@ def _file(truth: Table, said: Said) -> list[str]:
             wrong.append(f"the file gives numbers of the hidden cell {truth.names(cell)}: {numbers}")
         elif cell not in hidden and not _number(row.get(measure, "")):
             wrong.append(f"the file gives no number of {truth.names(cell)}")
+    # Whoever can tell primary cells from complementary ones knows that they are below the threshold.
+    kinds: dict[str, dict[bool, set[str]]] = {}
+    for row in said.rows:
+        cell = truth.cell(row)
+        if cell in hidden:
+            for column in set(row) - names:
+                kinds.setdefault(column, {True: set(), False: set()})[bool(truth.primary[cell])].add(row[column])
+    for column, seen in kinds.items():
+        if seen[True] and seen[False] and not seen[True] & seen[False]:
+            wrong.append(f"the file's column {column} tells primary from complementary cells: {sorted(seen[True] | seen[False])}")
     return wrong
 
 
@@ -103,6 +113,37 @@ def _number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def protect_family(cases: tuple[Case, Case]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+    """Two tables of the same people protected together, by the Python interface; their cells as in the JSON. None: refused."""
+    import polars as pl
+    from dopa_pipelines.publishing.disclosure import Dimension, Family, Policy, Rule, protect
+    from dopa_pipelines.publishing.disclosure import Table as Given
+
+    dimensions: dict[str, Any] = {}
+    given = []
+    for case in cases:
+        truth = case.table()
+        measure = case.spec["measure"]
+        for item in truth.dimensions:
+            parents = {code: item.codes[above] for code, above in zip(item.codes, item.parent, strict=True) if above >= 0}
+            dimensions.setdefault(item.name, Dimension.from_parents(item.name, item.codes[0], parents))
+        inner = [truth.names(int(cell)) | {measure: int(truth.value[cell])} for cell in truth.inner.nonzero()[0]]
+        given.append(Given(case.name, pl.DataFrame(inner), tuple(item.name for item in truth.dimensions), measure))
+    spec = cases[0].spec
+    policy = Policy(Rule(threshold=spec["rule"]["threshold"]), zeros=spec["zeros"])
+    protected = protect(Family(tuple(dimensions.values()), tuple(given)), policy)
+    if not protected.passed:
+        return None
+    found = []
+    for case in cases:
+        names = _names(case)
+        elsewhere = {name: item.codes[0] for name, item in dimensions.items() if name not in names}
+        mine = pl.all_horizontal(pl.lit(True), *(pl.col(name) == total for name, total in elsewhere.items()))
+        rows = protected.frame.filter(mine)
+        found.append(rows.select(*names, "value", "published", "status").to_dicts())
+    return found[0], found[1]
 
 
 def with_known(second: Case, first: Outcome) -> Case:

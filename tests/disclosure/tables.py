@@ -202,22 +202,28 @@ class Table:
         return small
 
     @cached_property
-    def by_concentration(self) -> Bools:
-        """Cells in which few contributors dominate (Hundepool et al., Statistical Disclosure Control, 2012, ch. 4)."""
-        rule = self.spec.get("rule") or {}
-        found = np.zeros(self.value.shape, bool)
-        if "dominance" in rule:
-            n, k = int(rule["dominance"]["n"]), float(rule["dominance"]["k"])
-            found |= self.largest[:, :n].sum(1) > k / 100 * self.value + 1e-9
-        if "p" in rule:
-            p = float(rule["p"])
-            found |= self.value - self.largest[:, 0] - self.largest[:, 1] < p / 100 * self.largest[:, 0] - 1e-9
-        sensitive: Bools = found & (self.value > 0)
-        return sensitive
+    def by_dominance(self) -> Bools:
+        """Cells of which n contributors make more than k % (Hundepool et al., Statistical Disclosure Control, 2012, ch. 4)."""
+        rule = (self.spec.get("rule") or {}).get("dominance")
+        if not rule:
+            return np.zeros(self.value.shape, bool)
+        largest = self.largest[:, : int(rule["n"])].sum(1)
+        found: Bools = (largest > float(rule["k"]) / 100 * self.value + 1e-9) & (self.value > 0)
+        return found
+
+    @cached_property
+    def by_p(self) -> Bools:
+        """Cells in which the second largest contributor can tell the largest to within p % (the same, ch. 4)."""
+        p = (self.spec.get("rule") or {}).get("p")
+        if not p:
+            return np.zeros(self.value.shape, bool)
+        rest = self.value - self.largest[:, 0] - self.largest[:, 1]
+        found: Bools = (rest < float(p) / 100 * self.largest[:, 0] - 1e-9) & (self.value > 0)
+        return found
 
     @cached_property
     def primary(self) -> Bools:
-        return self.by_threshold | self.by_concentration
+        return self.by_threshold | self.by_dominance | self.by_p
 
 
 def table(
