@@ -286,6 +286,10 @@ class Component:
         self.objective = at
         self.solver.run()
         status = self.solver.getModelStatus()
+        if status == highspy.HighsModelStatus.kUnknown:  # lost on the way from the answer before: begin anew
+            self.solver.clearSolver()
+            self.solver.run()
+            status = self.solver.getModelStatus()
         if status in (highspy.HighsModelStatus.kUnbounded, highspy.HighsModelStatus.kUnboundedOrInfeasible):
             return -sign * INFINITY, True
         if status == highspy.HighsModelStatus.kInfeasible:

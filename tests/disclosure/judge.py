@@ -173,8 +173,9 @@ def judge_family(
             own = {int(here[cell]): value for cell, value in mine.items()}
             # What he shares with the other table tells him his place in it, where that is his alone as well.
             for cell in map(int, np.flatnonzero(other.contributors == 1)):
-                if any(int(there[above]) in own for above in other.containing(cell)):
-                    own[int(there[cell])] = 1.0
+                around = other.containing(cell)
+                if any(int(there[above]) in own for above in around):
+                    own |= {int(there[above]): 1.0 for above in around if other.contributors[above] == 1}
             for cell, value in attacker.tells(own, sensitive).items():
                 by = f"single contributor of {table.names(next(iter(mine)))}"
                 verdict.told.append(Told(by, {"cell": str(cell)}, value, (value, value), "more than one value", True))
