@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.measure import Row, peak_mb
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES, SMALL, FAMILIES = 1000, 120, 60
+TABLES, SMALL, FAMILIES = 1000, 120, 40
 LIMIT_S = 30.0
 
 
@@ -33,6 +33,7 @@ def measure(tables: int = TABLES, small: int = SMALL) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="dopa-disclosure-") as folder:
         rows = _generated(Path(folder) / "generated", tables)
         rows += _weak(min(tables, 200))
+        rows.append(_families(min(tables, FAMILIES)))
         rows += _changed(Path(folder) / "changed", min(tables, 200))
         rows += _optimum(Path(folder) / "small", small)
         rows += _tambons(Path(folder) / "tambons")
@@ -99,6 +100,24 @@ def _weak(tables: int) -> list[Row]:
             broken.update(name for name, protect in weak.items() if not judge(truth, protect(truth)).kept)
     said = ", ".join(f"{name} {broken[name] / tried:.0%}" for name in weak)
     return [Row(f"tables that the same attacker breaks, of {tried}", "", said)]
+
+
+def _families(pairs: int) -> Row:
+    """Two tables over the same people, protected together and attacked as one."""
+    from tests.disclosure.generate import families
+    from tests.disclosure.judge import judge_family
+    from tests.disclosure.run import protect_family
+
+    told = refused = 0
+    for pair in families(pairs):
+        cells = protect_family(pair)
+        if cells is None:
+            refused += 1
+        else:
+            told += len(judge_family((pair[0].table(), pair[1].table()), cells).told)
+    kept = told == 0 and refused == 0
+    said = f"{told}, {refused} refused" if refused else str(told)
+    return Row(f"{pairs} families of two tables of the same people, attacked as one: cells disclosed", said, "", "", "0", kept)
 
 
 def _changed(folder: Path, tables: int) -> list[Row]:
