@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import definitions, ingest, lineage, lineage_graph, orchestration, recording, releases
+from benchmarks import definitions, disclosure, ingest, lineage, lineage_graph, orchestration, recording, releases
 from benchmarks.measure import Row
 from dopa_pipelines.settings import Settings
 
@@ -28,6 +28,7 @@ def main() -> None:
         rows += lineage_graph.measure(settings)
         rows += recording.measure(Settings(state=Path(folder) / "recording" / "state"))
         rows += releases.measure(settings)
+        rows += disclosure.measure()
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")
     for row in rows:
