@@ -118,6 +118,7 @@ def _number(text: str) -> bool:
 def protect_family(cases: tuple[Case, Case]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
     """Two tables of the same people protected together, by the Python interface; their cells as in the JSON. None: refused."""
     import polars as pl
+
     from dopa_pipelines.publishing.disclosure import Dimension, Family, Policy, Rule, protect
     from dopa_pipelines.publishing.disclosure import Table as Given
 
