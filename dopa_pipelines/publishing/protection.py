@@ -29,6 +29,8 @@ from dopa_pipelines.publishing.rows import beside
 
 TOTAL = "(total)"
 """Code of every dimension's total within a family."""
+REST = "(rest)"
+"""Code of what a wide table's columns leave of their total."""
 _VALUE, _ROW, _MEASURE, _PEOPLE = "(value)", "(row)", "(measure)", "(people)"
 
 
@@ -216,7 +218,7 @@ def _long(frame: pl.DataFrame, rule: Disclosure, what: str) -> pl.DataFrame:
                 *extra,
             )
         )
-    made = pl.concat(held, how="diagonal")
+    made = pl.concat([*held, *_rests(held, rule, what)], how="diagonal")
     for item in rule.dimensions:
         if made[item.name].null_count():
             row = int(made.filter(pl.col(item.name).is_null())[_ROW][0]) + 1
@@ -224,6 +226,33 @@ def _long(frame: pl.DataFrame, rule: Disclosure, what: str) -> pl.DataFrame:
                 f"{what}: row {row} has no {item.column}: a count without its place cannot be protected; give it one in the model"
             )
     return made
+
+
+def _rests(held: Sequence[pl.DataFrame], rule: Disclosure, what: str) -> Iterator[pl.DataFrame]:
+    """What the columns of a wide table leave of their total (posts, of which vacant: the others), which any reader can subtract."""
+    wide = [item.name for item in rule.dimensions if item.column is None]
+    for name in wide:
+        groups: dict[tuple[str, ...], dict[str, pl.DataFrame]] = {}
+        for measure, cells in zip(rule.measures, held, strict=True):
+            others = tuple(measure.at.get(other, TOTAL) for other in wide if other != name)
+            groups.setdefault(others, {})[measure.at.get(name, TOTAL)] = cells
+        for codes in groups.values():
+            if TOTAL not in codes or len(codes) < 2:
+                continue
+            whole = codes.pop(TOTAL)
+            extra = [column for column in whole.columns if column == _PEOPLE]
+            rest = whole.with_columns(
+                pl.lit(REST).alias(name),
+                pl.lit(REST).alias(_MEASURE),
+                *(pl.col(column) - sum(cells[column] for cells in codes.values()) for column in (_VALUE, *extra)),
+            )
+            short = rest.filter(pl.col(_VALUE) < -1e-9)
+            if short.height:
+                raise UserError(
+                    f"{what}: row {int(short[_ROW][0]) + 1}: {whole[_MEASURE][0]} is less than its parts by {name}; mend the model"
+                )
+            if rest[_VALUE].sum():
+                yield rest
 
 
 def _code(item: Dimension) -> pl.Expr:

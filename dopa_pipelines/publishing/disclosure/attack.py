@@ -326,46 +326,81 @@ class Attacker:
 
     # The single contributor: he knows the cells that only he is in.
 
-    def told(self, rounds: int = 4, *, quick: bool = False) -> list[tuple[int, int]]:
+    def told(self, *, quick: bool = False) -> list[tuple[int, int]]:
         """Pairs (person, variable): an unsafe cell that this single contributor can tell exactly; ``quick``: may be able
         to tell, which programs of their own would settle. ``pending`` names the persons that still matter to a cell. Cells that
-        anybody can tell, or
-        tell too nearly, are not asked about: they have failed already."""
+        anybody can tell, or tell too nearly, are not asked about: they have failed already."""
         persons = self.needs.person
         secret = np.flatnonzero(self.hidden & self.needs.secret & ~self.open())
-        found: list[tuple[int, int]] = []
+        secret = secret[[self.pending.get(int(one)) != set() for one in secret]] if len(secret) else secret
         known = np.unique(persons[self.hidden & (persons >= 0)])
         if not len(secret) or not len(known):
-            return found
-        before, idle = np.inf, 0
-        for turn in range(60):
-            moves = np.abs(self.points) > TINY
-            touched = np.stack([moves[:, self.hidden & (persons == person)].any(axis=1) for person in known])
-            # By products of real numbers, which are many times faster than those of truth values.
-            free = (~touched).astype(np.float32) @ moves[:, secret].astype(np.float32)
-            unseen = (free < 0.5) & (persons[secret][None, :] != known[:, None])
-            for column, one in enumerate(secret):
-                if unseen[:, column].any() and int(one) in self.pending:
-                    unseen[:, column] &= [int(person) in self.pending[int(one)] for person in known]
-            pairs = int(np.count_nonzero(unseen))
-            idle = idle + 1 if pairs > 0.98 * before else 0
-            if np.count_nonzero(unseen.any(axis=1)) < 8 or idle > 3 or turn == 59:
+            return []
+        unseen = self._unseen(known, secret)
+        idle = 0
+        for turn in range(80):
+            waiting = unseen.any(axis=0)
+            if np.count_nonzero(unseen.any(axis=1)) < 2 or idle > 3:
                 break
-            before = pairs
-            wanted = secret[unseen.any(axis=0)]
+            # What moves while all of them stay is safe from all of them. Who is alone in an unsafe cell has to move with it:
+            # there, half of them stay.
+            everybody = turn < 20 and bool((persons[secret[waiting]] < 0).any()) and not (turn and idle)
+            stays = known if everybody else known[self.random.random(len(known)) < 0.5]
+            own = np.flatnonzero(self.hidden & np.isin(persons, stays))
+            self.program.bound(own, 0.0, 0.0)
+            wanted = secret[waiting]
             objective = np.zeros(len(self.variables))
-            objective[wanted] = self.random.choice([-1.0, 1.0], len(wanted)) * self.random.uniform(0.5, 1.0, len(wanted))
+            objective[wanted] = self.random.choice([-1.0, 1.0, 1.0], len(wanted)) * self.random.uniform(0.5, 1.0, len(wanted))
             move = self.program.best(objective)
+            self.program.bound(own, -self._down[own], self._up[own])
             if move is None:
                 break
+            before = int(np.count_nonzero(unseen))
             self.learn(move)
+            self._see(unseen, known, secret, move)
+            idle = idle + 1 if np.count_nonzero(unseen) > 0.98 * before else 0
         if quick:
             return [(int(known[number]), int(secret[at])) for number, at in np.argwhere(unseen)]
-        for number, person in enumerate(known):
-            left = secret[unseen[number]]
-            if len(left):
-                found += [(int(person), int(at)) for at in self._apart(int(person), left, rounds)]
+        found: list[tuple[int, int]] = []
+        for column, one in enumerate(secret):
+            # Few of many block a cell: halves of them are tried, then quarters.
+            groups = [np.flatnonzero(unseen[:, column])]
+            while groups:
+                group = groups.pop()
+                group = group[unseen[group, column]]
+                if not len(group):
+                    continue
+                move = self._without(known[group], int(one))
+                if move is not None:
+                    self._see(unseen, known, secret, move)
+                elif len(group) == 1:
+                    found.append((int(known[group[0]]), int(one)))
+                else:
+                    groups += [group[: len(group) // 2], group[len(group) // 2 :]]
         return found
+
+    def _unseen(self, known: Ints, secret: Ints) -> Bools:
+        """Persons × cells: no known move takes the cell and leaves what is the person's."""
+        persons = self.needs.person
+        moves = np.abs(self.points) > TINY
+        number = np.full(len(persons), -1, dtype=np.int64)
+        mine = self.hidden & (persons >= 0)
+        number[mine] = np.searchsorted(known, persons[mine])
+        touched = np.zeros((len(moves), len(known)), dtype=bool)
+        row, at = np.nonzero(moves[:, mine])
+        touched[row, number[mine][at]] = True
+        # By products of real numbers, which are many times faster than those of truth values.
+        free = (~touched).T.astype(np.float32) @ moves[:, secret].astype(np.float32)
+        unseen: Bools = (free < 0.5) & (persons[secret][None, :] != known[:, None])
+        for column, one in enumerate(secret):
+            if (pending := self.pending.get(int(one))) is not None:
+                unseen[:, column] &= np.isin(known, list(pending))
+        return unseen
+
+    def _see(self, unseen: Bools, known: Ints, secret: Ints, move: Floats) -> None:
+        moving = np.abs(move) > TINY
+        touched = np.isin(known, self.needs.person[moving & self.hidden])
+        unseen[np.ix_(~touched, moving[secret])] = False
 
     def apart(self, person: int, at: int) -> bool:
         """Whether a known move takes ``at`` and leaves the person's own cells."""
@@ -373,39 +408,26 @@ class Attacker:
         moving = np.abs(self.points[:, at]) > TINY
         return bool((moving & ~(np.abs(self.points[:, own]) > TINY).any(axis=1)).any())
 
-    def _apart(self, person: int, left: Ints, rounds: int) -> Ints:
-        """Those of ``left`` that do not move while the person's own cells stay."""
-        own = np.flatnonzero(self.hidden & (self.needs.person == person))
+    def _without(self, persons: Ints, at: int) -> Floats | None:
+        """A move of ``at`` that leaves the cells of these persons; None where there is none."""
+        own = np.flatnonzero(self.hidden & np.isin(self.needs.person, persons))
         self.program.bound(own, 0.0, 0.0)
-        still = left
+        objective = np.zeros(len(self.variables))
         try:
-            for turn in range(rounds):
-                objective = np.zeros(len(self.variables))
-                objective[still] = self.random.choice([-1.0, 1.0], len(still)) if turn else 1.0
+            for sign in (1.0, -1.0):
+                objective[at] = sign
                 move = self.program.best(objective)
-                if move is None or not self.learn(move):
+                if move is None or abs(move[at]) < TINY:
                     continue
-                still = still[np.abs(move[still]) < TINY]
-                if not len(still):
-                    return still
-            return np.array([at for at in still if not self._moves(int(at))], dtype=np.int64)
+                if self.learn(move):
+                    return move
+                whole = self.program.best_whole(objective)[0] if self.patient and len(persons) == 1 else None
+                if whole is not None and abs(whole[at]) > TINY:
+                    self.learn(whole)
+                    return whole
+            return None
         finally:
             self.program.bound(own, -self._down[own], self._up[own])
-
-    def _moves(self, at: int) -> bool:
-        for sign in (1.0, -1.0):
-            objective = np.zeros(len(self.variables))
-            objective[at] = sign
-            move = self.program.best(objective)
-            if move is None or abs(move[at]) < TINY:
-                continue
-            if self.learn(move):
-                return True
-            whole = self.program.best_whole(objective)[0] if self.patient else None
-            if whole is not None and abs(whole[at]) > TINY:
-                self.learn(whole)
-                return True
-        return False
 
     def interval(self, at: int) -> tuple[float, float]:
         """The least and the greatest movement of a variable, exactly (for counts: over whole tables as far as fractions leave it

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dopa_pipelines.publishing.disclosure.attack import TINY, Attacker, Needs, Program
-from dopa_pipelines.publishing.disclosure.sweep import Parts, side_by_side, sweep
+from dopa_pipelines.publishing.disclosure.sweep import Parts, Proven, side_by_side, sweep
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
 
 SMALL = 300
 """Up to this many variables a table is done as one, several times over, and the cheapest result kept."""
-STARTS = ((60, 8), (SMALL, 3))
+STARTS = ((60, 8), (150, 3), (SMALL, 1))
 """Starts for up to so many variables. Nothing is decided by the clock: the same data must give the same bytes."""
 FREE = 1e-5
 """What a cell costs that is hidden already: little, so that moves stay short."""
@@ -341,13 +341,14 @@ def _block(problem: Problem, task: tuple[Ints, Bools]) -> Bools:
 
 
 ROUNDS = 8
-NEAR = 3000
-"""Variables of a neighbourhood in which a leak is mended."""
+NEAR = 400
+"""Variables of a neighbourhood in which a leak is mended at first; it grows with every round."""
 
 
 def _repair(problem: Problem, parts: Parts, hidden: Bools) -> Bools:
     """Attack the whole, hide more where it leaks, in growing neighbourhoods."""
     moved = hidden
+    proven = Proven.nothing(problem.system.count)
     for turn in range(ROUNDS):
         # Only what changed since the last round can have changed its answer.
         found = sweep(
@@ -359,30 +360,41 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools) -> Bools:
             quick=True,
             among=moved,
             processes=problem.processes,
+            proven=proven,
         )
-        narrow, told = (np.isin(np.arange(len(hidden)), one) for one in (found.failed, found.told[:, 1]))
-        leaks = np.flatnonzero(narrow | told)
+        narrow = np.zeros(len(hidden), dtype=bool)
+        narrow[found.failed] = True
+        told: dict[int, set[int]] = {}
+        for person, at in found.told.tolist():
+            told.setdefault(at, set()).add(person)
+        leaks = np.unique(np.concatenate([found.failed, np.array(sorted(told), dtype=np.int64)]))
         if not len(leaks):
             break
         before = hidden.copy()
         for at in leaks:
-            if narrow[at] or told[at]:
-                near = problem.system.near(np.array([at]), parts.axes + turn // 3, most=NEAR)
+            if narrow[at] or told.get(int(at)):
+                near = problem.system.near(np.array([at]), parts.axes + turn // 3, most=NEAR << turn)
                 _mend(problem, near, hidden, narrow, told, seed=turn + 1)
-                narrow[at] = told[at] = False
+                narrow[at] = False
+                told.pop(int(at), None)
         moved = hidden & np.isin(np.arange(len(hidden)), np.concatenate([leaks, np.flatnonzero(hidden & ~before)]))
     return hidden
 
 
-def _mend(problem: Problem, near: Ints, hidden: Bools, narrow: Bools, told: Bools, seed: int) -> None:
+def _mend(problem: Problem, near: Ints, hidden: Bools, narrow: Bools, told: dict[int, set[int]], seed: int) -> None:
     """Protect the leaks in a neighbourhood by moves that leave everything outside as it is."""
     search = Search(problem, near, hidden[near], problem.candidate[near], seed=seed, patient=False)
-    search.needs.ask(narrow[near] | ~hidden[near], told[near])
+    wanted = {at: told[int(far)] for at, far in enumerate(near) if told.get(int(far))}
+    secret = np.zeros(len(near), dtype=bool)
+    secret[list(wanted)] = True
+    search.needs.ask(narrow[near] | ~hidden[near], secret)
+    search.attacker.pending = wanted
     search.run()
     search.shield(quick=True)
     hidden[near] |= search.hidden
     narrow[near[~search.attacker.open()]] = False
-    still = [at for _, at in search.attacker.told(quick=True)]
-    still_told = told[near]
-    told[near] = False
-    told[near[still]] = still_told[still]
+    left: dict[int, set[int]] = {}
+    for person, at in search.attacker.told(quick=True):
+        left.setdefault(at, set()).add(person)
+    for at in wanted:
+        told[int(near[at])] = left.get(at, set())

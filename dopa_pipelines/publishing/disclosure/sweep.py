@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
+from dopa_pipelines.publishing.disclosure.attack import TINY, Attacker, Needs
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, Ints
 
@@ -109,23 +109,48 @@ class Sweep:
     unsettled: bool
 
 
+@dataclass
+class Proven:
+    """What is proven of each variable of a system; it holds for as long as hidden ones stay hidden. ``pending``: the single
+    contributors that may still tell a variable; missing where nothing is known of them."""
+
+    low: Floats
+    high: Floats
+    pending: dict[int, set[int]]
+
+    @staticmethod
+    def nothing(count: int) -> Proven:
+        return Proven(np.zeros(count), np.zeros(count), {})
+
+
 Shared = tuple[System, Needs, Bools, bool, bool, Floats | None]
 
 
-def _attack(shared: Shared, task: tuple[Ints]) -> tuple[Floats, Floats, Ints, Ints, bool]:
+def _attack(shared: Shared, task: tuple[Ints, Proven]) -> tuple[Proven, Ints, Ints, bool]:
     """One part of the hidden variables. A large one first piece by piece, its subtotals taken not to move: what is proven so
     holds all the more, and what is left for programs over the whole is little."""
     system, needs, margin, whole, quick, up = shared
-    (variables,) = task
+    variables, proven = task
     mine = needs.of(variables)
     shown = np.ones(len(variables), dtype=bool)
     attacker = Attacker(system, variables, mine, shown, whole=whole, patient=not quick, up=up)
-    if len(variables) > LARGE:
+    attacker.low, attacker.high, attacker.pending = proven.low, proven.high, proven.pending
+    large = len(variables) > LARGE
+    if large:
         _piecewise(system, variables, mine, margin, whole, up, attacker)
-    failed = attacker.settle(quick=quick and len(variables) > LARGE)
-    told = [(person, variables[at]) for person, at in attacker.told(quick=quick and len(variables) > LARGE)]
-    pairs = np.array(told, dtype=np.int64).reshape(-1, 2)
-    return attacker.low, attacker.high, variables[failed], pairs, bool(attacker.unsettled.any())
+    failed = attacker.settle(quick=quick and large)
+    told = attacker.told(quick=quick and large)
+    secret = needs.secret[variables] & ~attacker.open()
+    pending: dict[int, set[int]] = {int(at): set() for at in np.flatnonzero(secret)}
+    for person, at in told:
+        pending.setdefault(at, set()).add(person)
+    pairs = np.array([(person, variables[at]) for person, at in told], dtype=np.int64).reshape(-1, 2)
+    return (
+        Proven(attacker.low, attacker.high, pending),
+        variables[failed],
+        pairs,
+        bool(attacker.unsettled.any()),
+    )
 
 
 def _piecewise(
@@ -136,42 +161,45 @@ def _piecewise(
     place[variables] = np.arange(len(variables))
     inside = np.zeros(system.count, dtype=bool)
     inside[variables] = True
-    left = np.ones(len(variables), dtype=bool)
+    secret = needs.secret.copy()
+    asked_of = _Wide(needs, place)
 
-    def prove(piece: Ints, quick: bool) -> None:
+    def left() -> Bools:
+        unsure = np.array([secret[at] and attacker.pending.get(at) != set() for at in range(len(variables))])
+        return attacker.open() | unsure
+
+    def prove(piece: Ints, waiting: Bools, quick: bool) -> None:
         at = place[piece]
-        asked = system_needs.of(piece)
-        asked.ask(left[at])
+        if not waiting[at].any():
+            return
+        asked = asked_of.of(piece)
+        asked.ask(waiting[at])
         local = Attacker(system, piece, asked, np.ones(len(piece), dtype=bool), whole=whole, patient=False, up=up)
+        local.low, local.high = attacker.low[at].copy(), attacker.high[at].copy()
+        local.pending = {one: attacker.pending[int(far)] for one, far in enumerate(at) if int(far) in attacker.pending}
         local.settle(quick=quick)
+        doubtful: dict[int, set[int]] = {}
+        for person, one in local.told(quick=True):
+            doubtful.setdefault(one, set()).add(person)
         attacker.low[at] = np.minimum(attacker.low[at], local.low)
         attacker.high[at] = np.maximum(attacker.high[at], local.high)
-        proven = left[at] & ~local.open() & ((local.low < 0) | (local.high > 0) | ~local.needs.secret)
-        doubtful: dict[int, set[int]] = {}
-        for person, one in local.told():
-            if proven[one]:
-                doubtful.setdefault(int(at[one]), set()).add(person)
-        for position in np.flatnonzero(proven):
-            where = int(at[position])
-            if where in doubtful:
-                # Who is not in this piece is in none of its moves.
-                attacker.pending[where] = doubtful[where] & attacker.pending.get(where, doubtful[where])
-            else:
-                left[where] = False
+        moved = np.any(np.abs(local.points) > TINY, axis=0)
+        for one in np.flatnonzero(asked.secret & ~local.open() & moved):
+            # Who is not in this piece is in none of its moves.
+            attacker.pending[int(at[one])] = doubtful.get(int(one), set())
 
-    system_needs = _Wide(needs, place)
+    waiting = left()
     for piece in system.components(inside & ~margin):
-        prove(piece, quick=True)
-    needs.ask(left)
+        prove(piece, waiting, quick=True)
     attacker.roam(60)
     tried = np.zeros(len(variables), dtype=bool)
-    for at in np.flatnonzero(attacker.open()):
-        if attacker.open()[at] and not tried[at]:
+    for at in np.flatnonzero(left()):
+        if not tried[at]:
             near = system.near(variables[[at]], 3, inside, most=NEAR)
             tried[place[near]] = True
-            prove(near, quick=False)
-    left &= attacker.open() | needs.secret
-    needs.ask(left)
+            prove(near, left(), quick=False)
+    waiting = left()
+    needs.ask(waiting)
 
 
 @dataclass
@@ -196,22 +224,28 @@ def sweep(
     up: Floats | None = None,
     among: Bools | None = None,
     processes: int = 1,
+    proven: Proven | None = None,
 ) -> Sweep:
     """Attack every hidden variable; ``margin``: those that subtotals are in. ``quick``: without a program for
     each variable that random ones leave open; ``among``: only the parts that have one of these."""
-    low, high = np.zeros(system.count), np.zeros(system.count)
+    proven = proven or Proven.nothing(system.count)
     components = system.components(hidden)
     if among is not None:
         components = [one for one in components if among[one].any()]
-    tasks = [(one,) for one in sorted(components, key=len, reverse=True)]
+    tasks = []
+    for one in sorted(components, key=len, reverse=True):
+        pending = {at: proven.pending[int(far)] for at, far in enumerate(one) if int(far) in proven.pending}
+        tasks.append((one, Proven(proven.low[one], proven.high[one], pending)))
     failed: list[Ints] = [np.zeros(0, dtype=np.int64)]
     told: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
     unsettled = False
-    for (one,), (down, top, left, pairs, unsure) in zip(
+    for (one, _), (found, left, pairs, unsure) in zip(
         tasks, side_by_side(_attack, (system, needs, margin, whole, quick, up), tasks, processes), strict=True
     ):
-        low[one], high[one] = down, top
+        proven.low[one], proven.high[one] = found.low, found.high
+        proven.pending.update((int(one[at]), persons) for at, persons in found.pending.items())
         failed.append(left)
         told.append(pairs)
         unsettled |= unsure
+    low, high = proven.low, proven.high
     return Sweep(low, high, np.unique(np.concatenate(failed)), np.concatenate(told), unsettled)
