@@ -128,7 +128,7 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
     # The head that its manifest carries is to cover the writes that it is made of. Where the anchor's own file cannot be written,
     # the seals are there all the same, and who tells at the end complains of it.
     with contextlib.suppress(UserError):
-        tell(warehouse, settings, seconds=0)
+        tell(warehouse, settings, seconds=0, comments=False)
     with Work(
         warehouse,
         "release",
