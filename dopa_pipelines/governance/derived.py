@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 
 from dopa_pipelines.governance.classification import Classified
 from dopa_pipelines.governance.recorded import recorded_all
-from dopa_pipelines.lineage.classes import COMMENT_MARK, Class, classes_of, most_protected, without_class
+from dopa_pipelines.lineage.classes import Class, classes_of, most_protected, with_class
 from dopa_pipelines.warehouse import Role, Warehouse
 
 Connection = psycopg.Connection[Any]
@@ -222,15 +222,11 @@ def _comments(known: Mapping[str, Mapping[str, Class]], found: list[tuple[Any, .
         named = sql.Identifier(*target.split(".", 1))
         if target not in tables and (most := most_protected(known[target].values())):
             tables.add(target)
-            text = _with_class(of_table, f"{most.words}: {most.column}")
+            text = with_class(of_table, f"{most.words}: {most.column}")
             if text != of_table:
                 yield target, sql.SQL("comment on {} {} is {}").format(sql.SQL(_KINDS[kind]), named, sql.Literal(text))
         if item := known[target].get(column):
-            text = _with_class(of_column, f"{item.words}: {item.why}" if item.why else item.words)
+            text = with_class(of_column, f"{item.words}: {item.why}" if item.why else item.words)
             if text != of_column:
                 named = sql.Identifier(*target.split(".", 1), column)
                 yield target, sql.SQL("comment on column {} is {}").format(named, sql.Literal(text))
-
-
-def _with_class(text: str | None, words: str) -> str:
-    return f"{without_class(text or '')}{COMMENT_MARK}{words}"

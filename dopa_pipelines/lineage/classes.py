@@ -1,6 +1,7 @@
 """What columns are by their lineage, as it was last derived and kept: reading it, and its words.
 
-Belongs here: ``governance.classified`` as traces, pictures, events and pages read it, its copy in a file. Does not belong here: how a class is derived and kept up to date (``governance.derived``), which stands above this room.
+Belongs here: ``governance.classified`` as traces, pictures, events and pages read it, its copy in a file. Does not belong here:
+how a class is derived and kept up to date (``governance.derived``), which stands above this room.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ORDER = (
 
 FILE = "classes.json"
 """Below the state folder: what was derived, for definitions, which load without the warehouse."""
-COMMENT_MARK = "\n\nชั้นข้อมูล / classification: "
+_MARK = "ชั้นข้อมูล / classification: "
 """Between what a comment of the warehouse says of a table or column and what it is by its lineage."""
 
 
@@ -104,7 +105,13 @@ def classes_of(connection: psycopg.Connection[Any], targets: Iterable[str] | Non
 
 def without_class(comment: str) -> str:
     """What a comment of the warehouse says but for the class that was added to it."""
-    return comment.partition(COMMENT_MARK)[0]
+    return comment.partition(_MARK)[0].rstrip()
+
+
+def with_class(comment: str | None, words: str) -> str:
+    """A comment of the warehouse with a class behind what it says, in the place of one that it has."""
+    said = without_class(comment or "")
+    return f"{said}\n\n{_MARK}{words}" if said else f"{_MARK}{words}"
 
 
 # The file

@@ -502,8 +502,8 @@ text {{ font-family: {FONT}; font-size: 12px; fill: #1f2933; }}
 .title {{ font-size: 17px; font-weight: 600; }}
 .small, .note, .way {{ font-size: 10px; fill: #52606d; }}
 .way {{ font-size: 9.5px; text-anchor: end; }}
-.class {{ font-size: 9.5px; fill: #52606d; }}
-.protected {{ fill: #a3160d; font-weight: 600; }}
+.is {{ font-size: 9.5px; fill: #52606d; }}
+.is.protected {{ fill: #a3160d; font-weight: 600; }}
 .box {{ fill: #ffffff; stroke: #9aa5b1; }}
 .root .box {{ stroke: #0b5cad; stroke-width: 2.5; }}
 .head {{ fill: #e4e9ef; }}
@@ -633,7 +633,7 @@ def _row(table: Table, row: Row, middle: float, words: Words, hit: bool) -> list
     if said := _class(row, words):
         left += min(text_width(row.name) * _BOLD, _MAX_NAME) + 6
         emphasis = " protected" if row.known and row.known.protected else ""
-        parts.append(f'<text class="class{emphasis}" x="{left:.1f}" y="{middle + 3.5:.1f}">{escape(said)}</text>')
+        parts.append(f'<text class="is{emphasis}" x="{left:.1f}" y="{middle + 3.5:.1f}">{escape(said)}</text>')
     if row.ways:
         parts.append(f'<text class="way" x="{x + width - 8:.1f}" y="{middle + 3.5:.1f}">{escape(_ways(row))}</text>')
     return parts
