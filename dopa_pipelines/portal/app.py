@@ -253,8 +253,9 @@ class Portal:
         return page
 
     def _withdrawn(self, stone: shelf.Tombstone, found: catalogue.Extract | None) -> Response:
-        publication = found.publication if found else None
-        return self.page("withdrawn.html.j2", 410, stone=stone, publication=publication)
+        """What stays at every address of a withdrawn release but that of its tombstone's file: 410."""
+        publication, latest = (found.publication, found.latest) if found else (None, None)
+        return self.page("withdrawn.html.j2", 410, stone=stone, publication=publication, latest=latest)
 
     async def calendar(self, request: Request) -> Response:
         declared = (await run_in_threadpool(self.declared.publications)).values()

@@ -25,18 +25,40 @@ _OFTEN = 4
 """What comes more often in a month is told by its schedule alone."""
 
 
+# An attack that came through names the cells that it tells of: that is for stewards, not for everybody.
+_UNTOLD: Mapping[str, Sentence] = {
+    "disclosure": Sentence(
+        "การควบคุมการเปิดเผยไม่ผ่านการตรวจสอบ ยังคำนวณย้อนกลับถึงบุคคลได้", "disclosure control does not hold: people could be found out"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A publication that is held back: since when, last tried when, and why."""
+
+    since: datetime
+    last: datetime
+    reasons: tuple[Sentence, ...]
+
+
 @dataclass(frozen=True)
 class Known:
     """What the warehouse knows of publications. ``held``: by name, those that are held back now; ``classes``: of the one that is
     asked for, what its columns are."""
 
-    held: Mapping[str, Standing] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
     classes: Mapping[str, Class] = field(default_factory=dict)
 
 
 def held(connection: Connection) -> Known:
     """The publications that are held back."""
-    return Known({item.publication: item for item in held_back(connection)})
+    return Known({item.publication: _told(item) for item in held_back(connection)})
+
+
+def _told(item: Standing) -> Held:
+    reasons = (_UNTOLD.get(reason["rule"]) or Sentence(reason["reason_th"], reason["reason_en"]) for reason in item.reasons)
+    return Held(item.since, item.last, tuple(reasons))
 
 
 def known(connection: Connection, publication: Publication | None, name: str) -> Known:
@@ -48,7 +70,7 @@ def known(connection: Connection, publication: Publication | None, name: str) ->
     for column in publication.columns if publication else ():
         if column.name not in classes and (made := found.get(source, {}).get(column.source)):
             classes[column.name] = made
-    return Known({item.publication: item for item in held_back(connection) if item.publication == name}, classes)
+    return Known(held(connection).held, classes)
 
 
 @dataclass(frozen=True)

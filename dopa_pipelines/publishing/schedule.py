@@ -168,11 +168,11 @@ class Schedule:
         minutes, hours, days = cron[:3]
         _, _, day, *rest = self.text.split()
         if len(minutes) == len(hours) == 1 and rest == ["*", "*"]:
-            at = time(*hours, *minutes)
+            at = time(min(hours), min(minutes))
             if day == "*":
                 return Schedule(self.text, at, "day").as_words()
             if len(days) == 1:
-                return Schedule(self.text, at, "month", *days).as_words()
+                return Schedule(self.text, at, "month", min(days)).as_words()
         return f"ตามกำหนดการ cron {self.text}", f"by the cron line {self.text}"
 
 
