@@ -14,6 +14,7 @@ import dagster as dg
 import psycopg
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.classes import Class, most_protected
 from dopa_pipelines.portal import addresses
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
@@ -24,6 +25,9 @@ from dopa_pipelines.warehouse.work import end_dead_work
 
 PROGRESS = "DOPA_PROGRESS_FD"
 """Environment variable with the file descriptor that a command line waiting for this run reads."""
+
+CLASSIFICATION = "dopa/classification"
+"""The tag of an asset with the most protected class of its columns, as last derived."""
 
 AUTOMATIC = os.environ.get("DOPA_AUTOMATION") == "1"
 """Whether schedules and sensors start by themselves, as under ``dopa up``."""
@@ -40,7 +44,7 @@ class Platform:
 
     ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
     run, by unique id. ``column_lineage``: metadata of the models that it built, ``problems``: why the columns of one cannot be
-    resolved, both by ``schema.table``.
+    resolved, both by ``schema.table``. ``classes``: what columns are by their lineage, by ``schema.table`` and name.
     """
 
     def __init__(self, settings: Settings, warehouse: Warehouse, project: Project) -> None:
@@ -51,6 +55,7 @@ class Platform:
         self.built: dict[str, NodeResult] = {}
         self.column_lineage: dict[str, dict[str, Any]] = {}
         self.problems: dict[str, str] = {}
+        self.classes: dict[str, dict[str, Class]] = {}
 
 
 @dg.resource(description="The warehouse and the dbt project; open while a run lasts")
@@ -108,6 +113,32 @@ def trace_link(portal: str, name: str) -> dg.MetadataValue[Any]:
 def with_trace(description: str, portal: str, name: str, column: str) -> str:
     """A column's description with a link to its trace: in descriptions, Dagster's UI reads Markdown."""
     return f"{description} [ที่มา / trace]({addresses.trace(portal, name, column)})".lstrip()
+
+
+def class_tags(classes: Mapping[str, Class]) -> dict[str, str]:
+    """The most protected class among an asset's columns, as a tag; none where it was not derived yet."""
+    most = most_protected(classes.values())
+    return {CLASSIFICATION: most.level} if most else {}
+
+
+def column_tags(item: Class | None) -> dict[str, str]:
+    """What a column is, as its tags."""
+    return {"classification": item.level, "derived_as": item.what} if item else {}
+
+
+def class_table(classes: Mapping[str, Class]) -> dict[str, dg.MetadataValue[Any]]:
+    """What each column is and why, as metadata: the path from the silo's column that makes it so, and what decides its rows."""
+    if not classes:
+        return {}
+    rows = []
+    for item in classes.values():
+        level = f"**{item.level}**" if item.protected else item.level
+        way = " → ".join(f"`{step}`" for step in item.path) if not item.problem else item.problem.replace("|", "\\|")
+        rows.append(f"| `{item.column}` | {level} | {item.what.replace('_', ' ')} | {way} |")
+    indirect = sorted({step for item in classes.values() for step in item.indirect})
+    more = ["", f"Which rows there are depends on {', '.join(f'`{step}`' for step in indirect)}."] if indirect else []
+    head = ["| column | classification | it is | because of |", "|---|---|---|---|"]
+    return {"classification": dg.MetadataValue.md("\n".join([*head, *rows, *more]))}
 
 
 def report(asset: str, state: str, **facts: Any) -> None:

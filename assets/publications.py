@@ -1,12 +1,13 @@
 """One asset for each publication: its releases."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.platform import Platform, report, trace_link, with_trace
+from assets.platform import Platform, class_table, class_tags, column_tags, report, trace_link, with_trace
 from assets.warehouse import model_key
+from dopa_pipelines.lineage.classes import Class
 from dopa_pipelines.lineage.naming import release_target
 from dopa_pipelines.portal import addresses
 from dopa_pipelines.publishing import Publication, load_publications
@@ -22,12 +23,17 @@ def publication_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["releases", name])
 
 
-def publication_assets(publications: list[Publication], portal: str) -> list[dg.AssetsDefinition]:
-    """An asset a publication. ``portal``: the address that its links begin with."""
-    return [publication_asset(publication, portal) for publication in publications]
+def publication_assets(
+    publications: list[Publication], portal: str, classes: Mapping[str, Mapping[str, Class]] | None = None
+) -> list[dg.AssetsDefinition]:
+    """An asset a publication. ``portal``: the address that its links begin with; ``classes``: what columns are, as derived."""
+    known = classes or {}
+    return [
+        publication_asset(publication, portal, known.get(release_target(publication.name), {})) for publication in publications
+    ]
 
 
-def publication_asset(publication: Publication, portal: str) -> dg.AssetsDefinition:
+def publication_asset(publication: Publication, portal: str, classes: Mapping[str, Class]) -> dg.AssetsDefinition:
     key = publication_key(publication.name)
     target = release_target(publication.name)
     spec = dg.AssetSpec(
@@ -38,7 +44,7 @@ def publication_asset(publication: Publication, portal: str) -> dg.AssetsDefinit
         skippable=True,
         description=f"**{publication.title_th}**\n\n{publication.title_en}",
         kinds=set(publication.formats),
-        tags={"layer": "releases"},
+        tags={"layer": "releases", **class_tags(classes)},
         metadata={
             "dagster/column_schema": dg.TableSchema(
                 columns=[
@@ -46,6 +52,7 @@ def publication_asset(publication: Publication, portal: str) -> dg.AssetsDefinit
                         name=column.name,
                         type=column.type,
                         description=with_trace(f"{column.description_th} / {column.description_en}", portal, target, column.name),
+                        tags=column_tags(classes.get(column.name)),
                     )
                     for column in publication.columns
                 ]
@@ -54,6 +61,7 @@ def publication_asset(publication: Publication, portal: str) -> dg.AssetsDefinit
             "schedule": " / ".join(publication.calendar.as_words()),
             "trace": trace_link(portal, target),
             "releases": dg.MetadataValue.url(addresses.publication(portal, publication.name)),
+            **class_table(classes),
         },
     )
     check = dg.AssetCheckSpec(

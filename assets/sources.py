@@ -4,17 +4,18 @@ Checks ``contract`` and ``reconciliation`` block what descends from the asset an
 is a check of its own. What only a run needs is imported when it runs: definitions load without Polars.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.platform import Platform, report, trace_link, with_trace
+from assets.platform import CLASSIFICATION, Platform, class_table, class_tags, column_tags, report, trace_link, with_trace
 from dopa_pipelines.contracts import Contract, Contracts
 from dopa_pipelines.contracts.model import TableRule
 from dopa_pipelines.errors import Rejected
+from dopa_pipelines.lineage.classes import Class
 
 if TYPE_CHECKING:
     from dopa_pipelines.ingest import Delivery
@@ -34,15 +35,24 @@ def monthly_partitions(contracts: Contracts) -> dg.MonthlyPartitionsDefinition |
     return dg.MonthlyPartitionsDefinition(start_date=min(starts).isoformat(), timezone=TIMEZONE)
 
 
-def source_assets(contracts: Contracts, portal: str) -> list[dg.AssetsDefinition]:
-    """An asset a contract. ``portal``: the address that its links begin with."""
+def source_assets(
+    contracts: Contracts, portal: str, classes: Mapping[str, Mapping[str, Class]] | None = None
+) -> list[dg.AssetsDefinition]:
+    """An asset a contract. ``portal``: the address that its links begin with; ``classes``: what columns are, as last derived."""
     calendar = monthly_partitions(contracts)
     order = {contract.dataset: place for place, contract in enumerate(contracts.in_reference_order())}
-    return [source_asset(contract, calendar, len(order) - order[contract.dataset], portal) for contract in contracts]
+    return [
+        source_asset(contract, calendar, len(order) - order[contract.dataset], portal, (classes or {}).get(contract.table, {}))
+        for contract in contracts
+    ]
 
 
 def source_asset(
-    contract: Contract, calendar: dg.MonthlyPartitionsDefinition | None, priority: int, portal: str
+    contract: Contract,
+    calendar: dg.MonthlyPartitionsDefinition | None,
+    priority: int,
+    portal: str,
+    classes: Mapping[str, Class],
 ) -> dg.AssetsDefinition:
     """The asset of one contract. ``priority`` puts referenced datasets first without making them block the others."""
     key = source_key(contract.dataset)
@@ -50,7 +60,7 @@ def source_asset(
 
     @dg.multi_asset(
         name=f"raw__{contract.dataset}",
-        specs=[_spec(contract, key, partitions, portal)],
+        specs=[_spec(contract, key, partitions, portal, classes)],
         check_specs=list(_check_specs(contract, key)),
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
@@ -81,14 +91,24 @@ def source_asset(
     return load
 
 
-def _spec(contract: Contract, key: dg.AssetKey, partitions: dg.MonthlyPartitionsDefinition | None, portal: str) -> dg.AssetSpec:
+def _spec(
+    contract: Contract,
+    key: dg.AssetKey,
+    partitions: dg.MonthlyPartitionsDefinition | None,
+    portal: str,
+    classes: Mapping[str, Class],
+) -> dg.AssetSpec:
     schema = dg.TableSchema(
         columns=[
             dg.TableColumn(
                 name=name,
                 type=kind,
                 description=with_trace(f"{column.business_name} / {column.description}", portal, contract.table, name),
-                tags={"classification": column.classification, "pdpa_role": column.pdpa_role},
+                tags={
+                    **column_tags(classes.get(name)),
+                    "classification": column.classification,
+                    "pdpa_role": column.pdpa_role,
+                },
             )
             for column in contract.columns
             for name, kind in column.table_columns
@@ -102,7 +122,14 @@ def _spec(contract: Contract, key: dg.AssetKey, partitions: dg.MonthlyPartitions
         group_name=contract.bureau,
         owners=owners,
         kinds={"postgres", _KINDS[contract.layout.format]},
-        tags={"classification": contract.classification, "layer": "raw"} | ({"calendar": "month"} if contract.partition else {}),
+        tags={
+            "classification": contract.classification,
+            # Nothing was derived before the first delivery; it could be no other than what the contract says.
+            CLASSIFICATION: contract.classification,
+            "layer": "raw",
+            **class_tags(classes),
+            **({"calendar": "month"} if contract.partition else {}),
+        },
         skippable=True,
         partitions_def=partitions,
         # A delivery is fresh for its period and half of another: bureaus deliver after the period ended.
@@ -119,6 +146,7 @@ def _spec(contract: Contract, key: dg.AssetKey, partitions: dg.MonthlyPartitions
             "arrives_as": contract.layout.format,
             "frequency": contract.service_level.frequency or "ad hoc",
             "trace": trace_link(portal, contract.table),
+            **class_table(classes),
         },
     )
 

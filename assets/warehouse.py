@@ -4,13 +4,14 @@ A step a model: Dagster would hold back a whole dbt multi-asset for one failed s
 first step builds all models that nothing holds back in one invocation, the other steps report what became of theirs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import psycopg
 
-from assets.platform import Platform, report, trace_link, with_trace
+from assets.platform import Platform, class_table, class_tags, column_tags, report, trace_link, with_trace
+from dopa_pipelines.lineage.classes import Class
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import Identity
 from dopa_pipelines.transform import Model, NodeResult, Project, Test
@@ -21,17 +22,20 @@ def model_key(target: str) -> dg.AssetKey:
     return dg.AssetKey(target.split("."))
 
 
-def model_assets(project: Project, portal: str) -> list[dg.AssetsDefinition]:
-    """An asset a model of the project. ``portal``: the address that its links begin with."""
-    return [model_asset(model, portal) for model in project.models]
+def model_assets(
+    project: Project, portal: str, classes: Mapping[str, Mapping[str, Class]] | None = None
+) -> list[dg.AssetsDefinition]:
+    """An asset a model of the project. ``portal``: the address that its links begin with; ``classes``: what columns are, as last
+    derived."""
+    return [model_asset(model, portal, (classes or {}).get(model.target)) for model in project.models]
 
 
-def model_asset(model: Model, portal: str) -> dg.AssetsDefinition:
+def model_asset(model: Model, portal: str, classes: Mapping[str, Class] | None = None) -> dg.AssetsDefinition:
     key = model_key(model.target)
 
     @dg.multi_asset(
         name=f"{model.schema}__{model.name}",
-        specs=[_spec(model, key, portal)],
+        specs=[_spec(model, key, portal, classes or {})],
         check_specs=[*(_check_spec(test, key) for test in model.tests), _column_lineage_spec(key)],
     )
     def build(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
@@ -90,7 +94,10 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
 
 
 def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
-    """Bring the column graph to what was built. It can be made up for later, too: a failure here fails no run."""
+    """Bring the column graph, and what columns are by it, to what was built. It can be made up for later, too: a failure here
+    fails no run."""
+    from dopa_pipelines.governance.derived import derive
+    from dopa_pipelines.lineage.classes import classes_of
     from dopa_pipelines.lineage.columngraph import record_columns
     from dopa_pipelines.lineage.columntrace import definitions, edges_into, problem_text
     from dopa_pipelines.lineage.store import identity
@@ -100,7 +107,9 @@ def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, mode
         with platform.warehouse.connect() as connection:
             publications = load_publications(platform.settings.contracts / "open_data").publications
             record_columns(connection, published=columns_of(publications))
+            derive(connection)
             connection.commit()
+            platform.classes = classes_of(connection)
             named = identity(connection)
             datasets = {named.table(model.target): model.target for model in models}
             made = definitions(connection, datasets)
@@ -139,13 +148,14 @@ def _column_lineage(named: Identity, edges: Sequence[ColumnEdge]) -> dict[str, A
     }
 
 
-def _spec(model: Model, key: dg.AssetKey, portal: str) -> dg.AssetSpec:
+def _spec(model: Model, key: dg.AssetKey, portal: str, classes: Mapping[str, Class]) -> dg.AssetSpec:
     owner = model.meta.get("owner")
     columns = [
         dg.TableColumn(
             name=name,
             type=column.get("data_type") or "",
             description=with_trace(column.get("description") or "", portal, model.target, name),
+            tags=column_tags(classes.get(name)),
         )
         for name, column in model.columns.items()
     ]
@@ -156,13 +166,14 @@ def _spec(model: Model, key: dg.AssetKey, portal: str) -> dg.AssetSpec:
         group_name=model.schema,
         owners=[owner] if isinstance(owner, str) and "@" in owner else None,
         kinds={"dbt", "postgres", model.materialized if model.materialized in ("view", "seed", "snapshot") else "table"},
-        tags={"layer": model.schema, **{tag: "" for tag in model.tags if tag != model.schema}},
+        tags={"layer": model.schema, **{tag: "" for tag in model.tags if tag != model.schema}, **class_tags(classes)},
         code_version=model.checksum,
         metadata={
             "dagster/column_schema": dg.TableSchema(columns=columns),
             "dagster/table_name": model.target,
             "dbt_model": f"dbt_project/{model.path}",
             "trace": trace_link(portal, model.target),
+            **class_table(classes),
         },
     )
 
@@ -190,6 +201,7 @@ def _column_lineage_result(key: dg.AssetKey, problem: str | None) -> dg.AssetChe
 def _metadata(platform: Platform, model: Model, built: NodeResult) -> dict[str, Any]:
     facts: dict[str, Any] = {"seconds": round(built.seconds, 3)}
     facts |= platform.column_lineage.get(model.target, {})
+    facts |= class_table(platform.classes.get(model.target, {}))
     facts["dagster/column_schema"] = _built_columns(platform, model)
     if model.materialized == "view":
         return facts
@@ -215,7 +227,10 @@ def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
             (model.schema, model.name),
         ).fetchall()
     described = {name: column.get("description") or None for name, column in model.columns.items()}
-    return dg.TableSchema(columns=[dg.TableColumn(name, kind, described.get(name)) for name, kind in rows])
+    classes = platform.classes.get(model.target, {})
+    return dg.TableSchema(
+        columns=[dg.TableColumn(name, kind, described.get(name), tags=column_tags(classes.get(name))) for name, kind in rows]
+    )
 
 
 def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg.AssetCheckResult:

@@ -12,6 +12,7 @@ from assets.publications import publication_assets
 from assets.sources import source_assets
 from assets.warehouse import model_assets
 from dopa_pipelines.contracts import load_contracts
+from dopa_pipelines.lineage.classes import FILE, read_file
 from dopa_pipelines.publishing import load_publications
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import Project
@@ -29,11 +30,13 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         dg.get_dagster_logger("dopa").error(str(problem))
     jobs, schedules = jobs_and_schedules(settings, publications.publications)
     events, forwarded = events_asset()
+    # As last derived; a run brings it up to date, the next load of the definitions shows it.
+    classes = read_file(settings.state / FILE)
     return dg.Definitions(
         assets=[
-            *source_assets(contracts, settings.portal_address),
-            *model_assets(Project(settings), settings.portal_address),
-            *publication_assets(publications.publications, settings.portal_address),
+            *source_assets(contracts, settings.portal_address, classes),
+            *model_assets(Project(settings), settings.portal_address, classes),
+            *publication_assets(publications.publications, settings.portal_address, classes),
             *catalogue_assets(settings, publications.publications),
             events,
         ],

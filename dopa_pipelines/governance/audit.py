@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage import columntrace, drawing
+from dopa_pipelines.lineage.classes import Class, classes_of
 from dopa_pipelines.lineage.model import Node
 from dopa_pipelines.lineage.naming import DatasetName
 from dopa_pipelines.lineage.store import graph, identity
@@ -136,6 +137,18 @@ class Evidence:
     notes: list[str] = field(default_factory=list)
     released: dict[str, bytes] = field(default_factory=dict)
     """What lies beside the data of a release, by name: manifest, dictionary, metadata, checksums."""
+    classes: Mapping[str, Mapping[str, Class]] = field(default_factory=dict)
+    """What the columns of the subject and of all that it is made of are by their lineage, as it is derived now."""
+
+    @property
+    def manifest(self) -> Row:
+        """What a release says of itself: approval, exceptions of the gate, disclosure control; empty where it is none."""
+        return dict(json.loads(self.released.get("release.json", b"{}")))
+
+    @property
+    def own_classes(self) -> Mapping[str, Class]:
+        """What the columns of the subject are."""
+        return self.classes.get(self.last["target"], {})
 
     @property
     def code(self) -> dict[str, Row]:
@@ -191,6 +204,7 @@ def gather(connection: psycopg.Connection[Any], subject: str, releases: Path) ->
         columns=columns,
         picture=picture,
         released=_released(releases, last),
+        classes=classes_of(connection, asked["targets"]),
     )
 
 
@@ -302,6 +316,18 @@ def _content(evidence: Evidence) -> dict[str, bytes]:
         "checks.csv": _csv(evidence.checks, ("at", "dataset", "check", "column", "passed", "severity")),
         "columns.csv": _csv(
             evidence.columns, ("source", "source_column", "target", "target_column", "type", "subtype", "masking")
+        ),
+        "classes.csv": _csv(
+            [
+                {
+                    "dataset": target, "column": item.column, "classification": item.level, "derived_as": item.what,
+                    "pdpa_role": item.role, "path": " → ".join(item.path), "indirect": ", ".join(item.indirect),
+                    "problem": item.problem,
+                }
+                for target, columns in sorted(evidence.classes.items())
+                for item in columns.values()
+            ],
+            ("dataset", "column", "classification", "derived_as", "pdpa_role", "path", "indirect", "problem"),
         ),
         "sealed.jsonl": _lines(evidence.sealed),
         "facets.jsonl": _lines(evidence.facets),

@@ -160,6 +160,7 @@ class Classified:
     graph: Declared
     unresolved: dict[str, str] = field(default_factory=dict)
     _treated: dict[str, Treated] = field(default_factory=dict)
+    _ways: tuple[int, dict[Step, list[Step]]] = field(default_factory=lambda: (-1, {}))
 
     def treated(self, target: str) -> Treated:
         """Raises LineageError."""
@@ -196,20 +197,28 @@ class Classified:
         """The shortest way of values from one column to the other; what counts or picks rows is a step too."""
         if origin == end:
             return (end,)
-        onward: dict[Step, list[Step]] = {}
-        for edge in self.graph.edges:
-            onward.setdefault(Step(edge.source, edge.source_column), []).append(Step(edge.target, edge.target_column))
+        onward = self._onward()
         queue: deque[tuple[Step, ...]] = deque([(origin,)])
         seen = {origin}
         while queue:
             way = queue.popleft()
-            for step in sorted(onward.get(way[-1], ())):
+            for step in onward.get(way[-1], ()):
                 if step == end:
                     return (*way, step)
                 if step not in seen and step.column != ROWS:
                     seen.add(step)
                     queue.append((*way, step))
         return (*self._by_tables(origin, end), end)
+
+    def _onward(self) -> dict[Step, list[Step]]:
+        """What each column goes into, in order; made anew where the graph has grown."""
+        size, onward = self._ways
+        if size != len(self.graph.edges):
+            onward = {}
+            for edge in sorted({(e.source, e.source_column, e.target, e.target_column) for e in self.graph.edges}):
+                onward.setdefault(Step(*edge[:2]), []).append(Step(*edge[2:]))
+            self._ways = len(self.graph.edges), onward
+        return onward
 
     def _by_tables(self, origin: Step, end: Step) -> tuple[Step, ...]:
         """A way through tables, where no value travels: counts, and which rows there are."""

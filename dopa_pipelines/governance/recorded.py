@@ -9,7 +9,7 @@ Everything is read by the caller's connection, so as of the moment that its snap
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -29,8 +29,12 @@ Connection = psycopg.Connection[Any]
 # The writes that a table is made of: its last, those that it read, and what views read when they were read.
 _MADE_OF = """
 with recursive made_of (id) as (
-    select max(id) from lineage.write
-    where target = %(target)s and environment = 'production' and kind not in ('rebase', 'migration')
+    select last.id
+    from unnest(%(targets)s::text[]) as asked (target)
+    cross join lateral (
+        select max(id) as id from lineage.write
+        where target = asked.target and environment = 'production' and kind not in ('rebase', 'migration')
+    ) last
     union
     select before.id
     from made_of
@@ -73,11 +77,22 @@ order by a.attnum
 def recorded(connection: Connection, target: str) -> tuple[Classified, list[Reason]]:
     """What ``target`` is by its records, and what refuses whatever is made of it."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        writes = cursor.execute(_MADE_OF, {"target": target}).fetchall()
+        writes = cursor.execute(_MADE_OF, {"targets": [target]}).fetchall()
     found = _Recorded(connection, target)
     reasons = list(found.read(writes))
     reasons += [Reason(ROWS, (item.subject,), "unexplained", item.message) for item in found.differing(writes)]
     return found.classified(), reasons
+
+
+def recorded_all(connection: Connection, targets: Sequence[str]) -> Classified:
+    """What all ``targets`` are by their records, and what they are made of. What no record explains is not looked for: that is
+    for the gate."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        writes = cursor.execute(_MADE_OF, {"targets": list(targets)}).fetchall()
+    found = _Recorded(connection, "")
+    if writes:
+        list(found.read(writes))
+    return found.classified()
 
 
 class _Recorded:

@@ -21,6 +21,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.classes import WHATS, Class, classes_of
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import DatasetName, Identity, release
 from dopa_pipelines.lineage.store import identity
@@ -76,7 +77,8 @@ class ColumnWalk:
     """A walk from a column, or from all columns of a dataset.
 
     ``edges``: the DIRECT ones met; ``indirect``: those that decide values or rows of what was met. ``distance``: steps from the
-    root of each place met. ``hidden``: edges that the depth limit kept out, by the place they lead to (or from).
+    root of each place met. ``hidden``: edges that the depth limit kept out, by the place they lead to (or from). ``classes``:
+    what columns are by their lineage, where that was derived; of now, so empty ``at`` a time.
     """
 
     root: Place
@@ -88,10 +90,15 @@ class ColumnWalk:
     distance: Mapping[Place, int] = field(default_factory=dict)
     hidden: Mapping[Place, int] = field(default_factory=dict)
     definitions: Mapping[DatasetName, Definition] = field(default_factory=dict)
+    classes: Mapping[DatasetName, Mapping[str, Class]] = field(default_factory=dict)
+
+    def class_of(self, place: Place) -> Class | None:
+        """What a column is by its lineage, where that is known."""
+        return self.classes.get(place.dataset, {}).get(place.column or "")
 
     def marks(self) -> dict[Place, str]:
-        """Places that hold personal data: ``contract`` where a contract says so, ``derived`` where values come from such a
-        column unmasked and not as an aggregate."""
+        """Places that hold personal data: ``contract`` where a contract says so, ``derived`` where they do by their lineage: as
+        their class was derived, or else where values come from such a column unmasked and not as an aggregate."""
         found = {
             Place(name, item["name"]): "contract"
             for name, definition in self.definitions.items()
@@ -108,6 +115,13 @@ class ColumnWalk:
                 if place not in found:
                     found[place] = "derived"
                     waiting.append(place)
+        for dataset, columns in self.classes.items():
+            for name, item in columns.items():
+                place = Place(dataset, name)
+                if item.protected:
+                    found.setdefault(place, "derived")
+                elif found.get(place) == "derived":
+                    del found[place]
         return found
 
 
@@ -357,11 +371,14 @@ class _Walker:
             return tuple(made)
 
         named = identity(self.conn)
+        known = {target: name for name in labelled if (target := named.target(name))} if self.at is None else {}
+        classes = classes_of(self.conn, known) if known else {}
         return ColumnWalk(
             self.root, self.direction, self.at, {name: label_of(named, name) for name in labelled},
             edges(direct), edges(indirect), {places[number]: steps for number, steps in distance.items()},
             {places[number]: count for number, count in hidden.items()},
             {item.dataset: item for _, item in _definitions(self.conn, met, self.at)},
+            {known[target]: columns for target, columns in classes.items()},
         )  # fmt: skip
 
 
@@ -492,6 +509,7 @@ def as_json(walk: ColumnWalk) -> dict[str, Any]:
                 **place(item),
                 "steps": steps,
                 "personal": marks.get(item),
+                **_class_json(walk.class_of(item)),
                 **{key: value for key, value in said.get(item, {}).items() if key != "name"},
             }
             for item, steps in walk.distance.items()
@@ -502,6 +520,11 @@ def as_json(walk: ColumnWalk) -> dict[str, Any]:
         "hidden": sum(walk.hidden.values()),
         "datasets": [definition_json(item, walk.labels[name]) for name, item in walk.definitions.items()],
     }
+
+
+def _class_json(item: Class | None) -> dict[str, Any]:
+    """What a contract says of a column itself comes after this, and counts."""
+    return {} if item is None else {"classification": item.level, "derived_as": item.what, "because": list(item.path)}
 
 
 def definition_json(item: Definition, label: str) -> dict[str, Any]:
@@ -614,7 +637,8 @@ def _name(walk: ColumnWalk, place: Place) -> str:
 
 def _mark(walk: ColumnWalk, place: Place, mark: str) -> str:
     if mark == "derived":
-        return "from personal data"
+        known = walk.class_of(place)
+        return WHATS[known.what].english if known and known.what in WHATS else "from personal data"
     definition = walk.definitions[place.dataset]
     said = next(item for item in definition.fields if item["name"] == place.column)
     role = str(said.get("pdpa_role", "")).replace("_", " ")

@@ -14,6 +14,7 @@ from html import escape
 from itertools import pairwise
 from statistics import fmean
 
+from dopa_pipelines.lineage.classes import WHATS, Class
 from dopa_pipelines.lineage.columntrace import ColumnWalk, Definition, Place, how, problem_text, source_of, target_of
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import DatasetName, is_project_file
@@ -54,6 +55,7 @@ class Words:
     decides: str
     contract: str
     derived: str
+    classes: Mapping[str, str]
     only_some: str
     not_drawn: str
     beyond: str
@@ -90,6 +92,7 @@ ENGLISH = Words(
     decides="only decides rows or values",
     contract="personal data, as the contract says",
     derived="made from personal data",
+    classes={what: said.english for what, said in WHATS.items()},
     only_some="{:,} columns are on the path: only those of {} are drawn",
     not_drawn="{:,} edges that only decide rows or values are not drawn",
     beyond="{:,} further edges lie beyond the depth asked for",
@@ -118,6 +121,7 @@ THAI = Words(
     decides="มีผลเพียงว่าจะมีแถวหรือค่าใด",
     contract="ข้อมูลส่วนบุคคลตามสัญญาข้อมูล",
     derived="ได้มาจากข้อมูลส่วนบุคคล",
+    classes={what: said.thai for what, said in WHATS.items()},
     only_some="มี {:,} คอลัมน์บนเส้นทาง แสดงเฉพาะคอลัมน์ของ {}",
     not_drawn="ไม่แสดง {:,} เส้นที่มีผลเพียงว่าจะมีแถวหรือค่าใด",
     beyond="มีอีก {:,} เส้นที่อยู่ไกลกว่าจำนวนชั้นที่เลือก",
@@ -129,11 +133,12 @@ THAI = Words(
 @dataclass
 class Row:
     """A column as it is drawn. ``ways``: how it came about; ``mark``: ``contract`` or ``derived`` where it holds personal data;
-    ``path``: whether values of the path in question go through it."""
+    ``path``: whether values of the path in question go through it; ``known``: what it is by its lineage."""
 
     name: str
     path: bool = False
     mark: str | None = None
+    known: Class | None = None
     ways: list[str] = field(default_factory=list)
 
 
@@ -199,6 +204,9 @@ def picture(walks: Sequence[ColumnWalk], words: Words = ENGLISH) -> Picture:
     labels = {name: label for walk in walks for name, label in walk.labels.items()}
     definitions = {name: made for walk in walks for name, made in walk.definitions.items()}
     marks = {place: mark for walk in walks for place, mark in walk.marks().items()}
+    classes = {
+        Place(name, column): item for walk in walks for name, found in walk.classes.items() for column, item in found.items()
+    }
     roots = {walk.root for walk in walks}
     places = dict.fromkeys(place for walk in walks for place in walk.distance if place.column is not None)
     direct = dict.fromkeys(edge for walk in walks for edge in walk.edges)
@@ -222,11 +230,13 @@ def picture(walks: Sequence[ColumnWalk], words: Words = ENGLISH) -> Picture:
     )
     tables = {name: _table(name, labels.get(name, name.name), definitions.get(name), roots, words) for name in met}
     for place in places:
-        tables[place.dataset].rows[str(place.column)] = Row(str(place.column), True, marks.get(place))
+        tables[place.dataset].rows[str(place.column)] = Row(str(place.column), True, marks.get(place), classes.get(place))
     for edge in indirect:
         for place in (source_of(edge), target_of(edge)):
             if place.column is not None:
-                tables[place.dataset].rows.setdefault(place.column, Row(place.column, False, marks.get(place)))
+                tables[place.dataset].rows.setdefault(
+                    place.column, Row(place.column, False, marks.get(place), classes.get(place))
+                )
     for edge in direct:
         row = tables[edge.target].rows.get(str(edge.target_column))
         if row is not None and words.way(edge) not in row.ways:
@@ -468,9 +478,17 @@ def _ways(row: Row) -> str:
     return ", ".join(row.ways).lower()
 
 
+def _class(row: Row, words: Words) -> str:
+    """What stands beside its name: nothing where it is open or not known."""
+    return "" if row.known is None or row.known.what == "open" else words.classes.get(row.known.what, row.known.what)
+
+
 def _table_width(table: Table, words: Words) -> float:
     rows = [
-        min(text_width(row.name), _MAX_NAME) + text_width(_ways(row), 9.5) + (44 if row.mark else 34)
+        min(text_width(row.name) * _BOLD, _MAX_NAME)
+        + text_width(_ways(row), 9.5)
+        + text_width(_class(row, words), 9.5)
+        + (52 if row.mark else 42)
         for row in table.rows.values()
     ]
     head = min(text_width(table.label, 13) * _BOLD, _MAX_TITLE) + 20
@@ -484,6 +502,8 @@ text {{ font-family: {FONT}; font-size: 12px; fill: #1f2933; }}
 .title {{ font-size: 17px; font-weight: 600; }}
 .small, .note, .way {{ font-size: 10px; fill: #52606d; }}
 .way {{ font-size: 9.5px; text-anchor: end; }}
+.is {{ font-size: 9.5px; fill: #52606d; }}
+.is.protected {{ fill: #a3160d; font-weight: 600; }}
 .box {{ fill: #ffffff; stroke: #9aa5b1; }}
 .root .box {{ stroke: #0b5cad; stroke-width: 2.5; }}
 .head {{ fill: #e4e9ef; }}
@@ -578,7 +598,7 @@ def _box(table: Table, words: Words, link: Link | None) -> list[str]:
         *_linked(head, table, None, link),
     ]
     for place, row in enumerate(table.rows.values()):
-        parts += _linked(_row(table, row, y + _HEAD + _ROW * (place + 0.5), link is not None), table, row.name, link)
+        parts += _linked(_row(table, row, y + _HEAD + _ROW * (place + 0.5), words, link is not None), table, row.name, link)
     if table.more:
         middle = y + _HEAD + _ROW * (len(table.rows) + 0.5)
         left = x + 9
@@ -591,9 +611,13 @@ def _box(table: Table, words: Words, link: Link | None) -> list[str]:
     return [*parts, "</g>"]
 
 
-def _row(table: Table, row: Row, middle: float, hit: bool) -> list[str]:
+def _row(table: Table, row: Row, middle: float, words: Words, hit: bool) -> list[str]:
     x, width = table.x, table.width
     parts = []
+    if row.known and row.known.why and hit:
+        parts.append(
+            f"<title>{escape(f'{row.name}: {words.classes.get(row.known.what, row.known.what)} ({row.known.why})')}</title>"
+        )
     left = x + 9
     if table.root and row.path:
         parts.append(
@@ -606,6 +630,10 @@ def _row(table: Table, row: Row, middle: float, hit: bool) -> list[str]:
         left += 13
     name = escape(fitted(row.name, _MAX_NAME / _BOLD))
     parts.append(f'<text class="{"path" if row.path else "off"}" x="{left:.1f}" y="{middle + 4:.1f}">{name}</text>')
+    if said := _class(row, words):
+        left += min(text_width(row.name) * _BOLD, _MAX_NAME) + 6
+        emphasis = " protected" if row.known and row.known.protected else ""
+        parts.append(f'<text class="is{emphasis}" x="{left:.1f}" y="{middle + 3.5:.1f}">{escape(said)}</text>')
     if row.ways:
         parts.append(f'<text class="way" x="{x + width - 8:.1f}" y="{middle + 3.5:.1f}">{escape(_ways(row))}</text>')
     return parts

@@ -13,7 +13,7 @@ the row of ``lineage.write``.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -56,6 +56,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from dopa_pipelines.contracts import Contract
+from dopa_pipelines.lineage.classes import Class, classes_of, without_class
 from dopa_pipelines.lineage.model import Column, ColumnEdge, Owner, WriteKind
 from dopa_pipelines.lineage.naming import DatasetName, FeedKind, Identity, is_release, without_credentials
 from dopa_pipelines.lineage.owners import Described, described_by
@@ -184,6 +185,7 @@ class Context:
     columns: Mapping[str, Sequence[Column]] = field(default_factory=dict)
     described: Mapping[str, Described] = field(default_factory=dict)
     column_edges: Callable[[DatasetName, datetime | None], Sequence[ColumnEdge]] | None = None
+    classes: Mapping[str, Mapping[str, Class]] = field(default_factory=dict)
     producer: str = PRODUCER
     job_namespace: str = JOB_NAMESPACE
 
@@ -396,6 +398,7 @@ def record_events(
                     context,
                     columns={**_table_columns(conn, tables), **(columns or {})},
                     described={**_documented(conn, tables), **context.described},
+                    classes=classes_of(conn, {write.target for write in pending}),
                 )
                 told += [("write", write.id, event) for write in pending for event in events(write, known)]
             conn.execute(
@@ -423,7 +426,7 @@ def _documented(conn: psycopg.Connection[Any], targets: Iterable[str]) -> dict[s
         " where (n.nspname, c.relname) in (select * from unnest(%s::text[], %s::text[]))",
         ([s for s, _, _ in split], [t for _, _, t in split]),
     ).fetchall()
-    return {target: Described(documentation=comment) for target, comment in rows if comment}
+    return {target: Described(documentation=text) for target, comment in rows if comment and (text := without_class(comment))}
 
 
 def _table_columns(conn: psycopg.Connection[Any], targets: Iterable[str]) -> dict[str, list[Column]]:
@@ -432,6 +435,7 @@ def _table_columns(conn: psycopg.Connection[Any], targets: Iterable[str]) -> dic
         rows = cursor.execute(_COLUMNS, ([s for s, _, _ in split], [t for _, _, t in split])).fetchall()
     found: dict[str, list[Column]] = {}
     for row in rows:
+        row["description"] = without_class(row["description"] or "") or None
         found.setdefault(row.pop("target"), []).append(Column(**row))
     return found
 
@@ -643,16 +647,9 @@ def _output(write: PendingWrite, name: DatasetName, context: Context) -> OutputD
         facets["lifecycleStateChange"] = lifecycle_state_change_dataset.LifecycleStateChangeDatasetFacet(
             change, producer=producer
         )
-    described = context.described.get(write.target)
-    if described and described.classes:
-        facets["tags"] = tags_dataset.TagsDatasetFacet(
-            [
-                tags_dataset.TagsDatasetFacetFields(key, value, "CONTRACT", column)
-                for column, tags in described.classes.items()
-                for key, value in tags.items()
-            ],
-            producer=producer,
-        )
+    tags = list(_tags(write, context))
+    if tags:
+        facets["tags"] = tags_dataset.TagsDatasetFacet(tags, producer=producer)
     lineage = context.column_edges(name, write.written_at) if context.column_edges and write.kind != "migration" else ()
     if lineage:
         facets["columnLineage"] = _column_lineage(lineage, producer)
@@ -669,6 +666,19 @@ def _output(write: PendingWrite, name: DatasetName, context: Context) -> OutputD
         {} if write.rows_out is None and statistics.size is None else {"outputStatistics": statistics},
         facets=facets,
     )
+
+
+def _tags(write: PendingWrite, context: Context) -> Iterator[tags_dataset.TagsDatasetFacetFields]:
+    """What the contract says of a raw table's columns; of others, what they are by their lineage."""
+    described = context.described.get(write.target)
+    if described and described.classes:
+        for column, told in described.classes.items():
+            for key, value in told.items():
+                yield tags_dataset.TagsDatasetFacetFields(key, value, "CONTRACT", column)
+    elif write.kind in ("model", "release"):
+        for column, item in context.classes.get(write.target, {}).items():
+            yield tags_dataset.TagsDatasetFacetFields("classification", item.level, "DERIVED", column)
+            yield tags_dataset.TagsDatasetFacetFields("derivedAs", item.what, "DERIVED", column)
 
 
 def _storage(write: PendingWrite, producer: str) -> storage_dataset.StorageDatasetFacet:

@@ -35,6 +35,11 @@ def publication(base: str, name: str) -> str:
     return f"{base}/releases/{quote(name, safe='')}/"
 
 
+def release(base: str, name: str, version: str) -> str:
+    """The page of a release, or the tombstone of one that was withdrawn; ``version`` may be ``latest``."""
+    return f"{publication(base, name)}{quote(version, safe='')}/"
+
+
 def released_file(base: str, name: str, version: str, file: str) -> str:
     """A file of a release; ``version`` may be ``latest``."""
-    return f"{publication(base, name)}{quote(version, safe='')}/{quote(file, safe='')}"
+    return f"{release(base, name, version)}{quote(file, safe='')}"

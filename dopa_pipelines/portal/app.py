@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from functools import partial
@@ -30,13 +30,16 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.lineage.classes import LEVELS, WHATS
 from dopa_pipelines.lineage.columntrace import Connection
 from dopa_pipelines.lineage.drawing import LINKED_STYLE
 from dopa_pipelines.lineage.trace import BANGKOK
-from dopa_pipelines.portal import addresses, catalogue, traces
+from dopa_pipelines.portal import addresses, catalogue, publications, traces
 from dopa_pipelines.portal.readers import Readers, WarehouseDownError
 from dopa_pipelines.portal.traces import BadQuestionError, Question
-from dopa_pipelines.publishing import shelf
+from dopa_pipelines.publishing import calendar, shelf
+from dopa_pipelines.publishing.publication import LICENCES
+from dopa_pipelines.publishing.schedule import MONTHS_TH
 from dopa_pipelines.settings import Settings
 
 log = logging.getLogger("dopa.portal")
@@ -74,7 +77,7 @@ class Portal:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.filters |= {"moment": _moment, "thai_date": thai_date, "size": _size}
+        self.templates.filters |= {"moment": _moment, "thai_date": thai_date, "size": _size, "month": _month, "steps": _steps}
         self.templates.globals |= {
             "home": f"{self.base}/",
             "css": f"{self.base}/static/portal.css",
@@ -82,7 +85,12 @@ class Portal:
             "trace_address": partial(addresses.trace, self.base),
             "raw_trace_address": partial(addresses.raw_trace, self.base),
             "publication_address": partial(addresses.publication, self.base),
+            "release_address": partial(addresses.release, self.base),
             "file_address": partial(addresses.released_file, self.base),
+            "calendar_address": f"{self.base}/calendar",
+            "levels": LEVELS,
+            "whats": WHATS,
+            "licences": LICENCES,
         }
 
     def page(self, template: str, status: int = 200, **facts: Any) -> Response:
@@ -110,11 +118,16 @@ class Portal:
         wanted = request.query_params.get("q", "").strip()[:200]
         contracts = await run_in_threadpool(self.declared.contracts)
         extracts = await run_in_threadpool(self.declared.extracts)
+
+        def ask(connection: Connection) -> tuple[list[catalogue.Table], publications.Known]:
+            return catalogue.tables(connection), publications.held(connection)
+
         try:
-            tables, down = await self.read(catalogue.tables), False
+            (tables, known), down = await self.read(ask), False
         except WarehouseDownError as error:
             log.error("the warehouse does not answer: %s", error)
-            tables, down = [], True
+            tables, known, down = [], publications.Known(), True
+        now = datetime.now(BANGKOK)
         written = {table.target: table.written_at for table in tables}
 
         def fits(*texts: str) -> bool:
@@ -125,6 +138,11 @@ class Portal:
             wanted=wanted,
             down=down,
             written=written,
+            most={table.target: table.most for table in tables},
+            held=known.held,
+            due={
+                item.name: publications.next_release(item.publication, now) for item in extracts if item.publication is not None
+            },
             contracts=[
                 item
                 for item in contracts
@@ -194,7 +212,24 @@ class Portal:
         if found is None:
             known = [item.name for item in await run_in_threadpool(self.declared.extracts)]
             return self._no_publication(name, known)
-        return self.page("publication.html.j2", extract=found, publication=found.publication)
+        return self.page("publication.html.j2", **await self._shown(found))
+
+    async def _shown(self, found: catalogue.Extract) -> dict[str, Any]:
+        """What the pages of a publication and of its releases show of it; without the warehouse, what files say."""
+        down = False
+        try:
+            known = await self.read(partial(publications.known, publication=found.publication, name=found.name))
+        except WarehouseDownError as error:
+            log.error("the warehouse does not answer: %s", error)
+            known, down = publications.Known(), True
+        return {
+            "extract": found,
+            "publication": found.publication,
+            "decided": publications.decided(found.publication, datetime.now(BANGKOK)) if found.publication else None,
+            "held": known.held.get(found.name),
+            "classes": known.classes,
+            "down": down,
+        }
 
     def _no_publication(self, name: str, known: list[str]) -> Response:
         return self.message(
@@ -202,18 +237,62 @@ class Portal:
             publications=traces.near(name, {item: item for item in known}),
         )  # fmt: skip
 
+    async def release(self, request: Request) -> Response:
+        """The page of one release; its address stays, also when it was withdrawn: 410 and the tombstone."""
+        name, version = request.path_params["publication"], request.path_params["version"]
+        folder = self.settings.releases_path
+        release = await run_in_threadpool(shelf.read_release, folder, name, version)
+        stone = await run_in_threadpool(shelf.read_tombstone, folder, name, version)
+        found = await run_in_threadpool(self.declared.extract, name)
+        if found is None or (release is None and stone is None):
+            return self.message(404, "ไม่พบชุดเผยแพร่นี้", "There is no such release", detail=f"{name}/{version}")
+        if release is None and stone is not None:
+            return self._withdrawn(stone, found)
+        page = self.page("release.html.j2", release=release, **await self._shown(found))
+        page.headers["content-location"] = addresses.release(self.base, name, release.version if release else version)
+        return page
+
+    def _withdrawn(self, stone: shelf.Tombstone, found: catalogue.Extract | None) -> Response:
+        """What stays at every address of a withdrawn release but that of its tombstone's file: 410."""
+        publication, latest = (found.publication, found.latest) if found else (None, None)
+        return self.page("withdrawn.html.j2", 410, stone=stone, publication=publication, latest=latest)
+
+    async def calendar(self, request: Request) -> Response:
+        declared = (await run_in_threadpool(self.declared.publications)).values()
+        shown = await run_in_threadpool(publications.calendar, declared, datetime.now(BANGKOK))
+        return self.page("calendar.html.j2", calendar=shown, json=f"{self.base}/calendar.json", ics=f"{self.base}/calendar.ics")
+
+    async def calendar_file(self, request: Request) -> Response:
+        """What is due in the next twelve months, for machines and people's own calendars."""
+        declared = list((await run_in_threadpool(self.declared.publications)).values())
+        now = datetime.now(BANGKOK)
+        coming = await run_in_threadpool(calendar.release_calendar, declared, now)
+        name = request.url.path.rpartition("/")[2]
+        kind = "application/json" if name.endswith(".json") else "text/calendar; charset=utf-8"
+        return Response(
+            calendar.calendar_files(declared, coming, now)[name], media_type=kind, headers={"cache-control": "no-cache"}
+        )
+
     async def file(self, request: Request) -> Response:
         parts: dict[str, str] = request.path_params
         folder = self.settings.releases_path
         release = await run_in_threadpool(shelf.read_release, folder, parts["publication"], parts["version"])
         file = release.file(parts["file"]) if release else None
-        if release is None or file is None or not file.path.is_file():
+        stone = None
+        if release is None:
+            stone = await run_in_threadpool(shelf.read_tombstone, folder, parts["publication"], parts["version"])
+            file = stone.file if stone and stone.file.name == parts["file"] else None
+        if stone is not None and file is None:
+            return self._withdrawn(stone, await run_in_threadpool(self.declared.extract, parts["publication"]))
+        which = release or stone
+        if which is None or file is None or not file.path.is_file():
             return self.message(404, "ไม่พบไฟล์นี้ในชุดเผยแพร่", "No release has this file", detail="/".join(parts.values()))
+        # What latest means may change at any time, and an erratum comes later; a version may be withdrawn.
+        changes = parts["version"] == shelf.LATEST or file.name in (shelf.ERRATUM, shelf.TOMBSTONE)
         headers = {
             "etag": f'"{file.sha256}"',
-            # What latest means may change at any time; a version may be withdrawn.
-            "cache-control": "no-cache" if parts["version"] == shelf.LATEST else "public, max-age=300",
-            "content-location": addresses.released_file(self.base, release.publication, release.version, file.name),
+            "cache-control": "no-cache" if changes else "public, max-age=300",
+            "content-location": addresses.released_file(self.base, which.publication, which.version, file.name),
         }
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
         if headers["etag"] in known or "*" in known:
@@ -295,7 +374,15 @@ def create_app(settings: Settings) -> ASGIApp:
         routes=[
             Route("/", portal.home),
             Route("/trace/{name:path}", portal.trace),
+            Route("/calendar", portal.calendar),
+            *(
+                # The second is where the files lie, among the releases.
+                Route(f"{below}/{name}", portal.calendar_file, name=name)
+                for below in ("", "/releases")
+                for name in calendar.FILES
+            ),
             Route("/releases/{publication}/", portal.publication),
+            Route("/releases/{publication}/{version}/", portal.release),
             Route("/releases/{publication}/{version}/{file}", portal.file),
             Route("/health", portal.health),
             Mount("/static", StaticFiles(packages=[("dopa_pipelines.portal", "static")])),
@@ -327,6 +414,17 @@ def _moment(value: datetime | str) -> str:
     """A time in Bangkok, with the Thai date."""
     when = datetime.fromisoformat(value) if isinstance(value, str) else value
     return f"{thai_date(when)} {when.astimezone(BANGKOK):%H:%M} น."
+
+
+def _month(value: date) -> str:
+    """``ธันวาคม 2569``."""
+    return f"{MONTHS_TH[value.month - 1]} {value.year + 543}"
+
+
+def _steps(path: Sequence[str]) -> list[tuple[str, str | None]]:
+    """The columns of a path as dataset and column; without a column, the rows of the dataset."""
+    found = [step.rpartition(".") for step in path]
+    return [(dataset, None if column == "*" else column) for dataset, _, column in found]
 
 
 def _size(count: int) -> str:

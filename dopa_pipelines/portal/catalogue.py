@@ -12,22 +12,33 @@ from datetime import datetime
 from pathlib import Path
 
 from dopa_pipelines.contracts import Contract, load_contracts
+from dopa_pipelines.lineage.classes import Class, classes_of, most_protected, without_class
 from dopa_pipelines.lineage.columntrace import Connection
 from dopa_pipelines.lineage.store import identity
 from dopa_pipelines.publishing import Publication, load_publications
-from dopa_pipelines.publishing.shelf import LATEST, ShelvedRelease, publications_released, read_release, releases_of
+from dopa_pipelines.publishing.shelf import (
+    LATEST,
+    ShelvedRelease,
+    Tombstone,
+    publications_released,
+    read_release,
+    releases_of,
+    withdrawn_of,
+)
 from dopa_pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the warehouse: who makes it, its number of columns, when it was last written."""
+    """A table of the warehouse: who makes it, its number of columns, when it was last written; ``most``: the column that protects
+    it most, None where that was not derived yet."""
 
     target: str
     kind: str
     columns: int
     description: str
     written_at: datetime | None
+    most: Class | None = None
 
     @property
     def schema(self) -> str:
@@ -48,13 +59,14 @@ class Extract:
     """A publication, and what is out of it.
 
     ``publication``: None where its file is gone and its releases are still there; ``releases``: the newest first; ``latest``: the
-    one that is out.
+    one that is out; ``withdrawn``: what stays of those that were taken back.
     """
 
     name: str
     publication: Publication | None
     releases: tuple[ShelvedRelease, ...]
     latest: ShelvedRelease | None
+    withdrawn: tuple[Tombstone, ...] = ()
 
 
 class Declared:
@@ -85,9 +97,11 @@ class Declared:
     def extract(self, name: str) -> Extract | None:
         """A publication by its name; None where nothing is called so."""
         folder = self._settings.releases_path
-        releases = tuple(releases_of(folder, name))
+        releases, withdrawn = tuple(releases_of(folder, name)), tuple(withdrawn_of(folder, name))
         publication = self.publications().get(name)
-        return Extract(name, publication, releases, read_release(folder, name, LATEST)) if publication or releases else None
+        if not (publication or releases or withdrawn):
+            return None
+        return Extract(name, publication, releases, read_release(folder, name, LATEST), withdrawn)
 
     def _look(self) -> None:
         folder = self._settings.contracts
@@ -137,4 +151,8 @@ def tables(conn: Connection) -> list[Table]:
     """The tables that deliveries or models make, by name."""
     named = identity(conn)
     rows = conn.execute(_TABLES, {"namespace": named.namespace, "prefix": f"{named.database}."}).fetchall()
-    return [Table(*row) for row in rows]
+    classes = classes_of(conn)
+    return [
+        Table(target, kind, columns, without_class(description), written_at, most_protected(classes.get(target, {}).values()))
+        for target, kind, columns, description, written_at in rows
+    ]

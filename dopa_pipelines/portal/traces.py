@@ -14,6 +14,7 @@ from typing import Any
 
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage import asking, columntrace, drawing
+from dopa_pipelines.lineage.classes import Class, most_protected
 from dopa_pipelines.lineage.columngraph import pending
 from dopa_pipelines.lineage.columntrace import Connection, Definition
 from dopa_pipelines.lineage.naming import DatasetName, Identity
@@ -84,8 +85,9 @@ class Question:
 class Shown:
     """What the page of a trace shows.
 
-    ``title``: of what; ``table``, ``column``: its parts; ``columns``: of its dataset, with class and link; ``made``: what each
-    dataset of the picture was made by; ``behind``: whether writes were recorded that are not in the graph of columns yet.
+    ``title``: of what; ``table``, ``column``: its parts; ``columns``: of its dataset, with class and link; ``known``: what the
+    column is by its lineage, or the column that protects the table most; ``made``: what each dataset of the picture was made by;
+    ``behind``: whether writes were recorded that are not in the graph of columns yet.
     """
 
     title: str
@@ -95,6 +97,7 @@ class Shown:
     picture: drawing.Picture
     svg: str
     columns: list[dict[str, Any]]
+    known: Class | None
     made: list[dict[str, Any]]
     at: datetime | None
     behind: bool
@@ -114,6 +117,7 @@ def answer(conn: Connection, question: Question, base: str) -> Shown:
     label = first.labels[first.root.dataset]
     own = first.definitions.get(first.root.dataset)
     marks = {place: mark for walk in walks.values() for place, mark in walk.marks().items()}
+    classes = first.classes.get(first.root.dataset, {})
     return Shown(
         title=label if first.root.column is None else f"{label}.{first.root.column}",
         table=label,
@@ -125,10 +129,12 @@ def answer(conn: Connection, question: Question, base: str) -> Shown:
             {
                 **item,
                 "mark": marks.get(columntrace.Place(first.root.dataset, item["name"])),
+                "known": classes.get(item["name"]),
                 "address": link(label, item["name"]),
             }
             for item in (own.fields if own else ())
         ],
+        known=classes.get(first.root.column) if first.root.column else most_protected(classes.values()),
         made=[_made(name, definition, link(name, None)) for name, definition in sorted(picture.made, key=lambda pair: pair[0])],
         at=at,
         behind=pending(conn),

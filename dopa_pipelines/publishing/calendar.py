@@ -6,6 +6,7 @@ calendars. A schedule is read in :mod:`.schedule`.
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterable
@@ -14,12 +15,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from dopa_pipelines.publishing.describe import as_json
 from dopa_pipelines.publishing.publication import Publication
 from dopa_pipelines.publishing.schedule import thai_date
 from dopa_pipelines.thai import BANGKOK
 
-JSON, ICS = "calendar.json", "calendar.ics"
+JSON, ICS = FILES = ("calendar.json", "calendar.ics")
 _MOST = 400
 """Moments that one publication may fill a calendar with: a year of days; one that comes each hour would hide the others."""
 
@@ -60,17 +60,24 @@ def write_calendar(releases: Path, publications: Iterable[Publication], start: d
     known = list(publications)
     begin = start or datetime.now(BANGKOK)
     coming = release_calendar(known, begin)
-    schedules = {item.name: dict(zip(("schedule_th", "schedule_en"), item.calendar.as_words(), strict=True)) for item in known}
+    releases.mkdir(parents=True, exist_ok=True)
+    for name, content in calendar_files(known, coming, begin).items():
+        _put(releases / name, content)
+    return coming
+
+
+def calendar_files(publications: Iterable[Publication], coming: list[Coming], begin: datetime) -> dict[str, bytes]:
+    """The calendar's files by name. ``coming``: what :func:`release_calendar` says from ``begin``."""
+    schedules = {
+        item.name: dict(zip(("schedule_th", "schedule_en"), item.calendar.as_words(), strict=True)) for item in publications
+    }
     told = {
         "from": begin.date().isoformat(),
         "timezone": "Asia/Bangkok",
         "publications": schedules,
         "releases": [item.as_dict() for item in coming],
     }
-    releases.mkdir(parents=True, exist_ok=True)
-    _put(releases / JSON, as_json(told))
-    _put(releases / ICS, _ics(coming, begin))
-    return coming
+    return {JSON: (json.dumps(told, ensure_ascii=False, indent=2) + "\n").encode(), ICS: _ics(coming, begin)}
 
 
 def _put(path: Path, content: bytes) -> None:

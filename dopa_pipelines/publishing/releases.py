@@ -128,7 +128,7 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
     # The head that its manifest carries is to cover the writes that it is made of. Where the anchor's own file cannot be written,
     # the seals are there all the same, and who tells at the end complains of it.
     with contextlib.suppress(UserError):
-        tell(warehouse, settings, seconds=0)
+        tell(warehouse, settings, seconds=0, comments=False)
     with Work(
         warehouse,
         "release",
@@ -331,6 +331,7 @@ def _prepare(
         # Whoever holds the release can show that what was recorded until then is still there.
         "lineage": source.head.as_json() if source.head else None,
         "licence": publication.licence,
+        "approval": publication.approval.model_dump(mode="json", by_alias=True),
         "quality": {"score": quality.score, "line": publication.quality_line, "datasets": quality.datasets},
         # What was done to protect people, and what was let out by exception: disclosure control and the gate tell it.
         "disclosure": protected,

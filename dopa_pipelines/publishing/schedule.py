@@ -145,7 +145,7 @@ class Schedule:
         """In Thai and English."""
         at = f"{self.at:%H:%M}"
         if self.cron is not None:
-            return f"ตามกำหนดการ cron {self.text}", f"by the cron line {self.text}"
+            return self._cron_as_words(self.cron)
         period_th = {"month": "เดือน", "quarter": "ไตรมาส", "half-year": "ครึ่งปีงบประมาณ", "fiscal year": "ปีงบประมาณ"}
         match self.every:
             case "day":
@@ -163,6 +163,17 @@ class Schedule:
                     f"on the {_ordinal(self.day or 1)} day after each {every}",
                 )
         return f"{words[0]} เวลา {at} น.", f"{words[1]} at {at}"
+
+    def _cron_as_words(self, cron: tuple[frozenset[int], ...]) -> tuple[str, str]:
+        minutes, hours, days = cron[:3]
+        _, _, day, *rest = self.text.split()
+        if len(minutes) == len(hours) == 1 and rest == ["*", "*"]:
+            at = time(min(hours), min(minutes))
+            if day == "*":
+                return Schedule(self.text, at, "day").as_words()
+            if len(days) == 1:
+                return Schedule(self.text, at, "month", min(days)).as_words()
+        return f"ตามกำหนดการ cron {self.text}", f"by the cron line {self.text}"
 
 
 def read_schedule(text: str) -> Schedule:
