@@ -229,7 +229,7 @@ def _long(frame: pl.DataFrame, rule: Disclosure, what: str) -> pl.DataFrame:
 
 
 def _rests(held: Sequence[pl.DataFrame], rule: Disclosure, what: str) -> Iterator[pl.DataFrame]:
-    """What the columns of a wide table leave of their total (posts, of which vacant: the others), which any reader can subtract."""
+    """What the columns of a wide table leave of their total (posts, of which vacant: the others): any reader can subtract."""
     wide = [item.name for item in rule.dimensions if item.column is None]
     for name in wide:
         groups: dict[tuple[str, ...], dict[str, pl.DataFrame]] = {}
@@ -249,7 +249,8 @@ def _rests(held: Sequence[pl.DataFrame], rule: Disclosure, what: str) -> Iterato
             short = rest.filter(pl.col(_VALUE) < -1e-9)
             if short.height:
                 raise UserError(
-                    f"{what}: row {int(short[_ROW][0]) + 1}: {whole[_MEASURE][0]} is less than its parts by {name}; mend the model"
+                    f"{what}: row {int(short[_ROW][0]) + 1}: {whole[_MEASURE][0]} is less than its parts by {name};"
+                    " mend the model"
                 )
             if rest[_VALUE].sum():
                 yield rest

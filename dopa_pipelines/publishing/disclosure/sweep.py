@@ -165,8 +165,10 @@ def _piecewise(
     asked_of = _Wide(needs, place)
 
     def left() -> Bools:
-        unsure = np.array([secret[at] and attacker.pending.get(at) != set() for at in range(len(variables))])
-        return attacker.open() | unsure
+        unsure = secret.copy()
+        unsure[[at for at, persons in attacker.pending.items() if not persons]] = False
+        found: Bools = attacker.open() | unsure
+        return found
 
     def prove(piece: Ints, waiting: Bools, quick: bool) -> None:
         at = place[piece]
@@ -184,9 +186,9 @@ def _piecewise(
         attacker.low[at] = np.minimum(attacker.low[at], local.low)
         attacker.high[at] = np.maximum(attacker.high[at], local.high)
         moved = np.any(np.abs(local.points) > TINY, axis=0)
-        for one in np.flatnonzero(asked.secret & ~local.open() & moved):
+        for one in np.flatnonzero(asked.secret & ~local.open() & moved).tolist():
             # Who is not in this piece is in none of its moves.
-            attacker.pending[int(at[one])] = doubtful.get(int(one), set())
+            attacker.pending[int(at[one])] = doubtful.get(one, set())
 
     waiting = left()
     for piece in system.components(inside & ~margin):
