@@ -134,6 +134,21 @@ class Needs:
             self.width[variables], self.above[variables], self.below[variables], self.person[variables], self.secret[variables]
         )
 
+    @property
+    def reach(self) -> float:
+        """How far cells that nothing bounds are let rise: far enough for every need."""
+        return max(20.0, 4 * float(max(self.width.max(initial=0), self.above.max(initial=0), self.below.max(initial=0))))
+
+    def met(self, low: Floats, high: Floats) -> Bools:
+        """Where movements are wide enough."""
+        slack = 1e-6 * (1 + self.width)
+        found: Bools = (
+            (high - low >= self.width - slack)
+            & (high >= self.above - 1e-6 * (1 + self.above))
+            & (-low >= self.below - 1e-6 * (1 + self.below))
+        )
+        return found
+
     def ask(self, which: Bools, secret: Bools | None = None) -> None:
         """Drop the needs of the others, and what single contributors must not tell of those that are not ``secret``."""
         for array in (self.width, self.above, self.below):
@@ -168,8 +183,7 @@ class Attacker:
         self.lenient = len(variables) > LENIENT
         self.random = np.random.default_rng(seed)
         self._down = system.down[variables]
-        reach = max(20.0, 4 * float(max(needs.width.max(initial=0), needs.above.max(initial=0), needs.below.max(initial=0))))
-        self._up = np.full(len(variables), reach) if up is None else up[variables]
+        self._up = np.full(len(variables), needs.reach) if up is None else up[variables]
         # Cells that may fall far need not for a proof, but what they free may.
         lower, upper = self._bounds(hidden)
         self.program = Program(system.part(variables, closed=closed), lower, upper)
@@ -252,13 +266,7 @@ class Attacker:
 
     def open(self) -> Bools:
         """Hidden variables whose interval is not yet proven wide enough."""
-        needs = self.needs
-        slack = 1e-6 * (1 + needs.width)
-        return self.hidden & (
-            (self.high - self.low < needs.width - slack)
-            | (self.high < needs.above - 1e-6 * (1 + needs.above))
-            | (-self.low < needs.below - 1e-6 * (1 + needs.below))
-        )
+        return self.hidden & ~self.needs.met(self.low, self.high)
 
     def settle(self, rounds: int = 40, *, quick: bool = False) -> Ints:
         """Prove what can be proven; the variables that stay too narrow are told. ``quick``: without programs of their own."""

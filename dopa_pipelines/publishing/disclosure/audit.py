@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
+from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
 from dopa_pipelines.publishing.disclosure.rules import Sensitivity
 from dopa_pipelines.publishing.disclosure.sweep import Parts, sweep
 from dopa_pipelines.publishing.disclosure.system import System, _labels, reduce
@@ -87,13 +88,19 @@ def audit(
     *,
     whole: bool,
     processes: int = 1,
+    claimed: tuple[Ints, Moves] | None = None,
 ) -> Audit:
     """Attack a suppression pattern. ``hidden`` cells are not published; ``demanded`` ones must not be told; ``known`` ones are
-    known from elsewhere, ``lower`` is what a hidden cell reaches at least."""
+    known from elsewhere, ``lower`` is what a hidden cell reaches at least. ``claimed``: a cell of each of some variables, and
+    moves of these that are said to leave what is published as it is; they are believed after they were checked."""
     system = reduce(cells, ~hidden | known, lower)
     needs = needs_of(cells, system, sensitive, demanded, whole)
     everything = np.ones(system.count, dtype=bool)
-    found = sweep(system, needs, everything, whole, Parts.of(cells, system).margin, processes=processes)
+    proven = Proven.nothing(system.count)
+    if claimed is not None and whole:
+        moves = claimed[1].renamed(system.variable[claimed[0]]).sound(system, everything, np.inf)
+        proven.learn(moves, needs, everything)
+    found = sweep(system, needs, everything, whole, Parts.of(cells, system), processes=processes, proven=proven)
     low, high = np.full(len(cells), np.nan), np.full(len(cells), np.nan)
     exact = system.count <= EXACT
     if exact:
@@ -175,7 +182,7 @@ def bounded_audit(
         sensitive.primary, np.minimum(sensitive.width, most), np.zeros(len(cells)), np.zeros(len(cells)), sensitive.alone
     )
     needs = needs_of(cells, system, capped, sensitive.primary, whole)
-    found = sweep(system, needs, np.ones(system.count, dtype=bool), whole, Parts.of(cells, system).margin, up=up)
+    found = sweep(system, needs, np.ones(system.count, dtype=bool), whole, Parts.of(cells, system), up=up)
     low, high = cells.value.copy(), cells.value.copy()
     moving = system.variable >= 0
     if system.count <= EXACT:

@@ -149,8 +149,10 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
         whole,
         policy.processes,
     )
-    shown = suppress(problem, Parts.of(cells, system))
+    shown, moves = suppress(problem, Parts.of(cells, system))
     moving = system.variable >= 0
+    member = np.zeros(system.count, dtype=np.int64)
+    member[system.variable[moving]] = np.flatnonzero(moving)
     hidden = forced_cells.copy()
     hidden[moving] |= shown[system.variable[moving]]
     # An unsafe cell that is known elsewhere is hidden all the same; the audit says that it helps nothing.
@@ -158,7 +160,17 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
     # What is not unsafe and can be told by what is known anyway need not stay hidden.
     hidden &= moving | sensitive.primary | private
     while True:
-        found = audit(cells, sensitive, hidden, demanded & hidden, given, lower, whole=whole, processes=policy.processes)
+        found = audit(
+            cells,
+            sensitive,
+            hidden,
+            demanded & hidden,
+            given,
+            lower,
+            whole=whole,
+            processes=policy.processes,
+            claimed=(member, moves),
+        )
         useless = found.told & hidden & ~sensitive.primary & ~private
         if not useless.any() or useless.sum() < found.told.sum():
             break

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dopa_pipelines.publishing.disclosure.attack import TINY, Attacker, Needs, Program
-from dopa_pipelines.publishing.disclosure.sweep import Parts, Proven, side_by_side, sweep
+from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
+from dopa_pipelines.publishing.disclosure.sweep import Parts, side_by_side, sweep
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
 
@@ -314,30 +315,45 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
         hidden[chosen] = True
 
 
-def suppress(problem: Problem, parts: Parts) -> Bools:
-    """The variables to hide. What cannot be protected is left to the audit to say."""
+def suppress(problem: Problem, parts: Parts) -> tuple[Bools, Moves]:
+    """The variables to hide, and moves that prove it. What cannot be protected is left to the audit to say."""
     if problem.system.count <= SMALL:
-        return thorough(problem)[0] if problem.forced.any() else problem.forced.copy()
+        return thorough(problem)[0] if problem.forced.any() else problem.forced.copy(), Moves.none()
     hidden = fill_lines(problem, problem.forced)
-    widest = float(problem.needs.width.max(initial=1.0))
+    needs, system = problem.needs, problem.system
+    widest = float(needs.width.max(initial=1.0))
+    proven = Proven.nothing(system.count)
+    parts.grid.prove(needs, hidden, needs.reach, proven, whole=problem.whole)
     # From the bottom up, a subtotal may be hidden for its parts' sake; then it has to be able to move as far as they do.
-    working = replace(problem, needs=replace(problem.needs, width=problem.needs.width.copy()))
+    working = replace(problem, needs=replace(needs, width=needs.width.copy()))
     for level in reversed(list(parts.levels())):
-        tasks = [(variables, hidden[variables]) for variables in level if hidden[variables].any()]
-        for (variables, _), found in zip(tasks, side_by_side(_block, working, tasks, problem.processes), strict=True):
+        waiting = proven.open(working.needs, hidden) | proven.unsure(needs, hidden)
+        tasks = [(variables, hidden[variables], proven.of(variables)) for variables in level if waiting[variables].any()]
+        blocks = side_by_side(_block, working, tasks, problem.processes)
+        for (variables, _, _), (found, _) in zip(tasks, blocks, strict=True):
             hidden[variables[found]] = True
+        _hand_on([moves for _, moves in blocks], problem, hidden, proven)
         working.needs.width[hidden & parts.margin] = widest
         hidden = fill_lines(working, hidden)
-    return _repair(problem, parts, hidden)
+    return _repair(problem, parts, hidden, proven), Moves.joined(proven.moves)
 
 
-def _block(problem: Problem, task: tuple[Ints, Bools]) -> Bools:
+def _hand_on(found: list[Moves], problem: Problem, hidden: Bools, proven: Proven) -> None:
+    """Take the moves of subtables as proofs, as far as they leave what is around a subtable as it is."""
+    if problem.whole:
+        moves = Moves.joined(found).sound(problem.system, hidden, np.inf)
+        proven.learn(moves, problem.needs, hidden)
+        proven.moves.append(moves)
+
+
+def _block(problem: Problem, task: tuple[Ints, Bools, Proven]) -> tuple[Bools, Moves]:
     """One subtable."""
-    variables, hidden = task
+    variables, hidden, proven = task
     search = Search(problem, variables, hidden, problem.candidate[variables], patient=False, closed=True)
+    search.attacker.low, search.attacker.high, search.attacker.pending = proven.low, proven.high, proven.pending
     search.run()
     search.shield(quick=True)
-    return search.hidden
+    return search.hidden, Moves.of(search.attacker.points, variables)
 
 
 ROUNDS = 8
@@ -345,10 +361,9 @@ NEAR = 400
 """Variables of a neighbourhood in which a leak is mended at first; it grows with every round."""
 
 
-def _repair(problem: Problem, parts: Parts, hidden: Bools) -> Bools:
+def _repair(problem: Problem, parts: Parts, hidden: Bools, proven: Proven) -> Bools:
     """Attack the whole, hide more where it leaks, in growing neighbourhoods."""
     moved = hidden
-    proven = Proven.nothing(problem.system.count)
     for turn in range(ROUNDS):
         # Only what changed since the last round can have changed its answer.
         found = sweep(
@@ -356,7 +371,7 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools) -> Bools:
             problem.needs,
             hidden,
             problem.whole,
-            parts.margin,
+            parts,
             quick=True,
             among=moved,
             processes=problem.processes,
@@ -371,17 +386,19 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools) -> Bools:
         if not len(leaks):
             break
         before = hidden.copy()
+        moves: list[Moves] = []
         for at in leaks:
             if narrow[at] or told.get(int(at)):
                 near = problem.system.near(np.array([at]), parts.axes + turn // 3, most=NEAR << turn)
-                _mend(problem, near, hidden, narrow, told, seed=turn + 1)
+                moves.append(_mend(problem, near, hidden, narrow, told, seed=turn + 1))
                 narrow[at] = False
                 told.pop(int(at), None)
+        _hand_on(moves, problem, hidden, proven)
         moved = hidden & np.isin(np.arange(len(hidden)), np.concatenate([leaks, np.flatnonzero(hidden & ~before)]))
     return hidden
 
 
-def _mend(problem: Problem, near: Ints, hidden: Bools, narrow: Bools, told: dict[int, set[int]], seed: int) -> None:
+def _mend(problem: Problem, near: Ints, hidden: Bools, narrow: Bools, told: dict[int, set[int]], seed: int) -> Moves:
     """Protect the leaks in a neighbourhood by moves that leave everything outside as it is."""
     search = Search(problem, near, hidden[near], problem.candidate[near], seed=seed, patient=False)
     wanted = {at: told[int(far)] for at, far in enumerate(near) if told.get(int(far))}
@@ -398,3 +415,4 @@ def _mend(problem: Problem, near: Ints, hidden: Bools, narrow: Bools, told: dict
         left.setdefault(at, set()).add(person)
     for at in wanted:
         told[int(near[at])] = left.get(at, set())
+    return Moves.of(search.attacker.points, near)

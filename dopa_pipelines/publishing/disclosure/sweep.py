@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dopa_pipelines.publishing.disclosure.attack import TINY, Attacker, Needs
+from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
+from dopa_pipelines.publishing.disclosure.cubes import Grid
+from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, Ints
 
@@ -21,6 +23,10 @@ LARGE = 500
 """Variables from which a part is first attacked in pieces."""
 NEAR = 1500
 """Variables around one that is asked about by itself."""
+MANY = 2000
+"""Variables from which cubes are looked at first."""
+HUGE = 5_000
+"""Variables from which a part is not attacked as a whole while cells are still being chosen."""
 WORTH = 20_000
 """From this many variables on a second process pays for its start."""
 
@@ -59,7 +65,8 @@ def side_by_side(work: Callable[[Any, Task], Found], shared: Any, tasks: Sequenc
 
 @dataclass
 class Parts:
-    """How a table falls apart: the dimension with the most families, and each variable's nodes in it."""
+    """How a table falls apart: the dimension with the most families, and each variable's nodes in it. ``margin``: variables that
+    subtotals of that dimension are in."""
 
     axes: int
     families: list[tuple[int, Ints]]
@@ -67,6 +74,7 @@ class Parts:
     node: Ints
     variable: Ints
     margin: Bools
+    grid: Grid
 
     @staticmethod
     def of(cells: Cells, system: System) -> Parts:
@@ -85,7 +93,7 @@ class Parts:
         node, variable = cells.nodes[moving, axis], system.variable[moving]
         order = np.argsort(node, kind="stable")
         axes = sum(len(one.codes) > 1 for one in cells.dimensions)
-        return Parts(axes, dimension.families, depth, node[order], variable[order], margin)
+        return Parts(axes, dimension.families, depth, node[order], variable[order], margin, Grid(cells, system, axis))
 
     def _at(self, nodes: Ints) -> Ints:
         start, end = np.searchsorted(self.node, nodes, "left"), np.searchsorted(self.node, nodes, "right")
@@ -109,110 +117,93 @@ class Sweep:
     unsettled: bool
 
 
-@dataclass
-class Proven:
-    """What is proven of each variable of a system; it holds for as long as hidden ones stay hidden. ``pending``: the single
-    contributors that may still tell a variable; missing where nothing is known of them."""
-
-    low: Floats
-    high: Floats
-    pending: dict[int, set[int]]
-
-    @staticmethod
-    def nothing(count: int) -> Proven:
-        return Proven(np.zeros(count), np.zeros(count), {})
+Shared = tuple[System, Needs, Bools, bool, Floats | None]
 
 
-Shared = tuple[System, Needs, Bools, bool, bool, Floats | None]
+def _attack(shared: Shared, task: tuple[Ints, Proven, bool]) -> tuple[Proven, Ints, Ints, bool]:
+    """One part of the hidden variables, whole."""
+    needs = shared[1]
+    variables, proven, quick = task
+    if quick and len(variables) > HUGE:
+        return proven, *_left(shared, variables, proven), False
+    attacker = _attacker(shared, variables, proven, needs.of(variables), patient=not quick)
+    failed = attacker.settle(quick=quick)
+    told = attacker.told(quick=quick)
+    found = _found(attacker, told, needs.secret[variables] & ~attacker.open(), variables)
+    pairs = np.array([(person, variables[at]) for person, at in told], dtype=np.int64).reshape(-1, 2)
+    return found, variables[failed], pairs, bool(attacker.unsettled.any())
 
 
-def _attack(shared: Shared, task: tuple[Ints, Proven]) -> tuple[Proven, Ints, Ints, bool]:
-    """One part of the hidden variables. A large one first piece by piece, its subtotals taken not to move: what is proven so
-    holds all the more, and what is left for programs over the whole is little."""
-    system, needs, margin, whole, quick, up = shared
-    variables, proven = task
-    mine = needs.of(variables)
+def _left(shared: Shared, variables: Ints, proven: Proven) -> tuple[Ints, Ints]:
+    """What is not proven, as if it were told: variables that are too narrow, pairs (person nearby, variable)."""
+    system, needs, hidden, _, _ = shared
+    mine, everything = needs.of(variables), np.ones(len(variables), dtype=bool)
+    narrow = proven.open(mine, everything)
+    pairs = []
+    for at in np.flatnonzero(proven.unsure(mine, everything) & ~narrow).tolist():
+        persons = proven.pending.get(at)
+        if persons is None:
+            around = needs.person[system.near(variables[[at]], 3, hidden, most=NEAR)]
+            persons = set(around[around >= 0].tolist()) - {int(mine.person[at])}
+        pairs += [(person, variables[at]) for person in sorted(persons)]
+    return variables[narrow], np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _attacker(shared: Shared, variables: Ints, proven: Proven, needs: Needs, *, patient: bool) -> Attacker:
+    system, _, _, whole, up = shared
     shown = np.ones(len(variables), dtype=bool)
-    attacker = Attacker(system, variables, mine, shown, whole=whole, patient=not quick, up=up)
+    attacker = Attacker(system, variables, needs, shown, whole=whole, patient=patient, up=up)
     attacker.low, attacker.high, attacker.pending = proven.low, proven.high, proven.pending
-    large = len(variables) > LARGE
-    if large:
-        _piecewise(system, variables, mine, margin, whole, up, attacker)
-    failed = attacker.settle(quick=quick and large)
-    told = attacker.told(quick=quick and large)
-    secret = needs.secret[variables] & ~attacker.open()
-    pending: dict[int, set[int]] = {int(at): set() for at in np.flatnonzero(secret)}
+    return attacker
+
+
+def _found(attacker: Attacker, told: list[tuple[int, int]], asked: Bools, variables: Ints) -> Proven:
+    pending: dict[int, set[int]] = {int(at): set() for at in np.flatnonzero(asked)}
     for person, at in told:
         pending.setdefault(at, set()).add(person)
-    pairs = np.array([(person, variables[at]) for person, at in told], dtype=np.int64).reshape(-1, 2)
-    return (
-        Proven(attacker.low, attacker.high, pending),
-        variables[failed],
-        pairs,
-        bool(attacker.unsettled.any()),
-    )
+    moves = [Moves.of(attacker.points, variables)] if attacker.whole else []
+    return Proven(attacker.low, attacker.high, pending, moves)
 
 
-def _piecewise(
-    system: System, variables: Ints, needs: Needs, margin: Bools, whole: bool, up: Floats | None, attacker: Attacker
-) -> None:
-    """Prove what pieces of a large part can prove by themselves; ``needs`` forgets what needs no further proof."""
-    place = np.full(system.count, -1, dtype=np.int64)
-    place[variables] = np.arange(len(variables))
-    inside = np.zeros(system.count, dtype=bool)
-    inside[variables] = True
-    secret = needs.secret.copy()
-    asked_of = _Wide(needs, place)
-
-    def left() -> Bools:
-        unsure = secret.copy()
-        unsure[[at for at, persons in attacker.pending.items() if not persons]] = False
-        found: Bools = attacker.open() | unsure
-        return found
-
-    def prove(piece: Ints, waiting: Bools, quick: bool) -> None:
-        at = place[piece]
-        if not waiting[at].any():
-            return
-        asked = asked_of.of(piece)
-        asked.ask(waiting[at])
-        local = Attacker(system, piece, asked, np.ones(len(piece), dtype=bool), whole=whole, patient=False, up=up)
-        local.low, local.high = attacker.low[at].copy(), attacker.high[at].copy()
-        local.pending = {one: attacker.pending[int(far)] for one, far in enumerate(at) if int(far) in attacker.pending}
-        local.settle(quick=quick)
-        doubtful: dict[int, set[int]] = {}
-        for person, one in local.told(quick=True):
-            doubtful.setdefault(one, set()).add(person)
-        attacker.low[at] = np.minimum(attacker.low[at], local.low)
-        attacker.high[at] = np.maximum(attacker.high[at], local.high)
-        moved = np.any(np.abs(local.points) > TINY, axis=0)
-        for one in np.flatnonzero(asked.secret & ~local.open() & moved).tolist():
-            # Who is not in this piece is in none of its moves.
-            attacker.pending[int(at[one])] = doubtful.get(one, set())
-
-    waiting = left()
-    for piece in system.components(inside & ~margin):
-        prove(piece, waiting, quick=True)
-    attacker.roam(60)
-    tried = np.zeros(len(variables), dtype=bool)
-    for at in np.flatnonzero(left()):
-        if not tried[at]:
-            near = system.near(variables[[at]], 3, inside, most=NEAR)
-            tried[place[near]] = True
-            prove(near, left(), quick=False)
-    waiting = left()
-    needs.ask(waiting)
+def _piece(shared: Shared, task: tuple[Ints, Proven, bool]) -> Proven:
+    """A piece of a large part, everything around it taken not to move: what is proven so holds all the more."""
+    _, needs, _, _, _ = shared
+    variables, proven, quick = task
+    everything = np.ones(len(variables), dtype=bool)
+    asked = needs.of(variables)
+    waiting = proven.open(asked, everything) | proven.unsure(asked, everything)
+    asked.ask(waiting)
+    attacker = _attacker(shared, variables, proven, asked, patient=False)
+    attacker.settle(quick=quick)
+    told = attacker.told(quick=True)
+    moved = np.zeros(len(variables), dtype=bool)
+    moved[np.unique(np.nonzero(attacker.points)[1])] = True
+    # Who is not in this piece is in none of its moves.
+    return _found(attacker, told, asked.secret & ~attacker.open() & moved, variables)
 
 
-@dataclass
-class _Wide:
-    """Needs of a part, asked for by the system's numbers."""
+def _keep(proven: Proven, variables: Ints, found: Proven) -> None:
+    proven.low[variables] = np.minimum(proven.low[variables], found.low)
+    proven.high[variables] = np.maximum(proven.high[variables], found.high)
+    proven.pending.update((int(variables[at]), persons) for at, persons in found.pending.items())
+    proven.moves += found.moves
 
-    needs: Needs
-    place: Ints
 
-    def of(self, variables: Ints) -> Needs:
-        return self.needs.of(self.place[variables])
+def _piecewise(shared: Shared, parts: Parts, large: Bools, huge: Bools, proven: Proven, processes: int) -> None:
+    """Prove what pieces of large parts can prove by themselves: subtables without their subtotals, then neighbourhoods."""
+    system, needs, hidden, _, _ = shared
+    pieces = system.components(large & ~parts.margin)
+    for turn in range(3):
+        waiting = (huge if turn else large) & (proven.open(needs, hidden) | proven.unsure(needs, hidden))
+        if turn:
+            tried, pieces = np.zeros(system.count, dtype=bool), []
+            for at in np.flatnonzero(waiting):
+                if not tried[at]:
+                    pieces.append(system.near(np.array([at]), 3, large, most=NEAR))
+                    tried[pieces[-1]] = True
+        tasks = [(piece, proven.of(piece), turn < 2) for piece in pieces if waiting[piece].any()]
+        for (piece, _, _), found in zip(tasks, side_by_side(_piece, shared, tasks, processes), strict=True):
+            _keep(proven, piece, found)
 
 
 def sweep(
@@ -220,7 +211,7 @@ def sweep(
     needs: Needs,
     hidden: Bools,
     whole: bool,
-    margin: Bools,
+    parts: Parts,
     *,
     quick: bool = False,
     up: Floats | None = None,
@@ -228,26 +219,34 @@ def sweep(
     processes: int = 1,
     proven: Proven | None = None,
 ) -> Sweep:
-    """Attack every hidden variable; ``margin``: those that subtotals are in. ``quick``: without a program for
-    each variable that random ones leave open; ``among``: only the parts that have one of these."""
+    """Attack every hidden variable. ``quick``: without a program for each variable that random ones leave open; ``among``: only
+    the parts that have one of these. ``proven`` is what is proven already, and grows."""
     proven = proven or Proven.nothing(system.count)
     components = system.components(hidden)
     if among is not None:
         components = [one for one in components if among[one].any()]
-    tasks = []
-    for one in sorted(components, key=len, reverse=True):
-        pending = {at: proven.pending[int(far)] for at, far in enumerate(one) if int(far) in proven.pending}
-        tasks.append((one, Proven(proven.low[one], proven.high[one], pending)))
+    shared = (system, needs, hidden, whole, up)
+    asked = np.zeros(system.count, dtype=bool)
+    asked[np.concatenate([np.zeros(0, dtype=np.int64), *components])] = True
+    if np.count_nonzero(asked) > MANY:
+        parts.grid.prove(needs, asked, needs.reach if up is None else up, proven, whole=whole)
+    large = np.zeros(system.count, dtype=bool)
+    huge = large.copy()
+    for one in components:
+        large[one], huge[one] = len(one) > LARGE, len(one) > HUGE
+    _piecewise(shared, parts, large, huge, proven, processes)
+    waiting = proven.open(needs, hidden) | proven.unsure(needs, hidden)
+    tasks = [
+        (one, proven.of(one), quick and len(one) > LARGE)
+        for one in sorted(components, key=len, reverse=True)
+        if waiting[one].any()
+    ]
     failed: list[Ints] = [np.zeros(0, dtype=np.int64)]
     told: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
     unsettled = False
-    for (one, _), (found, left, pairs, unsure) in zip(
-        tasks, side_by_side(_attack, (system, needs, margin, whole, quick, up), tasks, processes), strict=True
-    ):
-        proven.low[one], proven.high[one] = found.low, found.high
-        proven.pending.update((int(one[at]), persons) for at, persons in found.pending.items())
+    for (one, _, _), (found, left, pairs, unsure) in zip(tasks, side_by_side(_attack, shared, tasks, processes), strict=True):
+        _keep(proven, one, found)
         failed.append(left)
         told.append(pairs)
         unsettled |= unsure
-    low, high = proven.low, proven.high
-    return Sweep(low, high, np.unique(np.concatenate(failed)), np.concatenate(told), unsettled)
+    return Sweep(proven.low, proven.high, np.unique(np.concatenate(failed)), np.concatenate(told), unsettled)

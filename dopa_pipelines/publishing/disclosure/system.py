@@ -51,6 +51,14 @@ class System:
         start, rows = self._columns
         return np.unique(rows[ranges(start[variables], start[variables + 1])])
 
+    def marks(self, seed: int) -> Ints:
+        """A number of each variable, whose sum over the variables of a whole-number move vanishes where every relation's does."""
+        weight = np.random.default_rng(seed).integers(-(2**62), 2**62, len(self.start) - 1)
+        mark = np.zeros(self.count, dtype=np.int64)
+        with np.errstate(over="ignore"):
+            np.add.at(mark, self.index, weight[self.rows] * self.coefficient.astype(np.int64))
+        return mark
+
     def near(self, variables: Ints, steps: int, allowed: Bools | None = None, most: int | None = None) -> Ints:
         """Variables reached through at most ``steps`` relations."""
         found = np.unique(variables)
