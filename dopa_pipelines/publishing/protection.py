@@ -5,7 +5,8 @@ publications an attacker has, and what a release tells of its protection. The me
 :mod:`.disclosure`; that a column may go out at all was for the gate.
 
 Publications of one ``family`` are over the same people. Whoever attacks one has the others, and every release that was: their
-cells stand in the same system of sums, known where a value is out and hidden where it was hidden. What was revised since (a
+cells stand in the same system of sums, known where a value is out and hidden where it was hidden. What is not out yet is
+protected together with what goes out, so that it still can be when its turn comes. What was revised since (a
 late registration) is about other people than today's figure: it is left out, and counted.
 """
 
@@ -46,7 +47,7 @@ class Released:
 
 @dataclass(frozen=True)
 class Member:
-    """Another publication of the family that has a release: its rule and its source's rows as they are now."""
+    """Another publication of the family: its rule and its source's rows as they are now."""
 
     publication: str
     rule: Disclosure
@@ -130,8 +131,8 @@ def protect_extract(
     """Protect ``frame``, the rows of ``publication`` (published columns, and those that its rule's ``carried`` names, as
     :func:`.rows.beside` calls them).
 
-    ``out``: every release of the family, this publication's own included. ``others``: the family's other publications that have
-    been released, with their rows as they are now. Raises :class:`UserError` where the rows are not what the rule says.
+    ``out``: every release of the family, this publication's own included. ``others``: the family's other publications, with
+    their rows as they are now. Raises :class:`UserError` where the rows are not what the rule says.
     """
     rule = publication.disclosure
     if rule is None:
@@ -319,9 +320,8 @@ def _family(
         if seen:
             # What one release shows is known, whatever another hid.
             known.append(pl.concat(seen).group_by(names, maintain_order=True).agg(pl.col("value").max()))
-        if publication != name and seen:
-            # Cells that are not out yet are that publication's own affair.
-            members.append((publication, is_rule, cells.join(known[-1].select(names), on=names, how="semi")))
+        if publication != name and cells.height:
+            members.append((publication, is_rule, cells))
     dimensions = _dimensions([(is_rule, cells) for _, is_rule, cells in members], codes)
     tables = [_table(title, is_rule, cells, codes) for title, is_rule, cells in members]
     return Family(dimensions, tuple(tables)), known, tables[0], revised

@@ -208,10 +208,9 @@ def _protected(
     from dopa_pipelines.publishing.protection import Member, protect_extract, releases_of_family
 
     out = releases_of_family(settings.releases_path, publication.disclosure.family)
-    names = {item.publication for item in out}
     others = []
     for other in relatives:
-        beside = source.of(other) if other.name in names and other.disclosure else None
+        beside = source.of(other) if other.disclosure else None
         if beside is not None and other.disclosure is not None:
             others.append(Member(other.name, other.disclosure, pl.DataFrame(pl.from_arrow(beside.whole()))))
     extract = protect_extract(publication, pl.DataFrame(pl.from_arrow(source.whole())), out, others)

@@ -108,13 +108,15 @@ def delivered(_made: tuple[Path, str], tmp_path: Path) -> Callable[[], Demo]:
     return lambda: Demo(_copy(_made[0] / "delivered", tmp_path / f"state{next(made)}"))
 
 
+MADE_BY = "select '1' as code, 'ก' as name_th, 1 as people, 1.0 as area, date '2020-01-01' as since, true as city"
+"""The statement that the places to publish are said to be made by; it reads nothing."""
+
 RECORDED = """
 create or replace function open_data.record_places() returns trigger language plpgsql as $f$
 begin
     perform lineage.record_write(
         'model', 'open_data.places_to_test', 'run-0', p_rows_out => (select count(*) from open_data.places_to_test),
-        p_code => jsonb_build_object('compiled',
-            'select ''1'' as code, ''ก'' as name_th, 1 as people, 1.0 as area, date ''2020-01-01'' as since, true as city')
+        p_code => jsonb_build_object('compiled', {made_by})
     );
     return null;
 end $f$;
@@ -135,7 +137,7 @@ def places(warehouse: Warehouse) -> Iterator[psycopg.Connection]:
             "since date, city boolean, pid text)"
         )
         # Like a model, each change of it records what it is made by: the gate lets nothing else out.
-        connection.execute(RECORDED)
+        connection.execute(RECORDED.replace("{made_by}", f"$sql${MADE_BY}$sql$").encode())
         connection.execute(
             "insert into open_data.places_to_test select lpad(i::text, 6, '0'), "
             "case i % 4 when 0 then '=1+1' when 1 then null when 2 then E'กำ\"แพง\"\\nเพชร' else 'ก' end, "

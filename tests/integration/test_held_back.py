@@ -4,7 +4,6 @@ in both languages, recorded, and let out again when it is repaired."""
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,10 +14,11 @@ from psycopg.types.json import Jsonb
 
 from dopa_pipelines.publishing import publish
 from dopa_pipelines.publishing.held import HeldBack, held_back
-from dopa_pipelines.publishing.readiness import check_reasons, quality_of
+from dopa_pipelines.publishing.readiness import check_reasons, quality_of, readiness
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Role, Warehouse
 from dopa_pipelines.warehouse.work import Work
+from tests.integration.conftest import MADE_BY
 from tests.integration.releasing import publication, records
 
 PASSED = {"assertion": "unique", "success": True, "severity": "error"}
@@ -32,11 +32,18 @@ Wrote = Callable[..., int]
 _numbers = itertools.count()
 
 
+def made(places: psycopg.Connection[Any], table: str) -> None:
+    """Record that this transaction made what it wrote."""
+    places.execute("select lineage.record_write('model', %s, 'run', p_code => %s)", (table, Jsonb({"compiled": MADE_BY})))
+
+
 @pytest.fixture
 def source(places: psycopg.Connection[Any]) -> Iterator[str]:
     """A table of this test alone: what was recorded of it stays in the shared warehouse."""
     table = f"open_data.held_{next(_numbers)}"
-    places.execute(f"create table {table} as table open_data.places_to_test".encode())
+    with places.transaction():
+        places.execute(f"create table {table} as table open_data.places_to_test".encode())
+        made(places, table)
     yield table
     places.execute(f"drop table {table}".encode())
 
@@ -47,8 +54,8 @@ def wrote(places: psycopg.Connection[Any]) -> Wrote:
 
     def record(target: str, *made_of: str, kind: str = "model", **detail: object) -> int:
         row = places.execute(
-            "select lineage.record_write(%s, %s, 'run', p_inputs => %s, p_detail => %s)",
-            (kind, target, Jsonb([{"name": name} for name in made_of]), Jsonb(detail)),
+            "select lineage.record_write(%s, %s, 'run', p_inputs => %s, p_code => %s, p_detail => %s)",
+            (kind, target, Jsonb([{"name": name} for name in made_of]), Jsonb({"compiled": MADE_BY}), Jsonb(detail)),
         ).fetchone()
         assert row is not None
         time.sleep(0.002)
@@ -75,7 +82,7 @@ def stands(warehouse: Warehouse) -> dict[str, list[str]]:
 def test_a_failed_blocking_check_holds_back_until_it_passes(
     warehouse: Warehouse, here: Settings, wrote: Wrote, source: str
 ) -> None:
-    wrote("raw.hb_one", kind="load")
+    wrote("raw.hb_one")
     checked(warehouse, "raw.hb_one", PASSED)
     wrote(source, "raw.hb_one")
     checked(warehouse, source, PASSED, FAILED)
@@ -100,7 +107,10 @@ def test_held_back_again_for_the_same_reason_is_one_entry_and_the_old_release_st
     old = publish(warehouse, here, publication("stays", source=source), "run-1")
     wrote(source)
     checked(warehouse, source, FAILED)
-    places.execute(f"update {source} set people = 0".encode())
+    with places.transaction():
+        places.execute(f"update {source} set people = 0".encode())
+        made(places, source)
+    checked(warehouse, source, FAILED)
     for run in ("run-2", "run-3"):
         with pytest.raises(HeldBack):
             publish(warehouse, here, publication("stays", source=source), run)
@@ -170,7 +180,7 @@ def test_suites_of_checks_are_judged_each_by_its_last_result(warehouse: Warehous
 
 
 def test_quality_below_the_line_holds_back_and_its_score_goes_with_the_release(
-    warehouse: Warehouse, here: Settings, wrote: Wrote, source: str
+    warehouse: Warehouse, wrote: Wrote, source: str
 ) -> None:
     wrote("raw.hb_quality", kind="load")
     # Three of four checks, and 90 of 100 rows: 67.5.
@@ -184,11 +194,10 @@ def test_quality_below_the_line_holds_back_and_its_score_goes_with_the_release(
     checked(warehouse, source, PASSED)
     with warehouse.connect(Role.READER) as connection:
         assert quality_of(connection, ["hb_quality", "never_seen"]) == {"hb_quality": 67.5}
-    with pytest.raises(HeldBack, match=r"quality of hb_quality is 67\.5 of 100, below the line of 80"):
-        publish(warehouse, here, publication("quality", source=source), "run-1")
-    release = publish(warehouse, here, publication("quality", source=source, qualityLine=60.0), "run-2")
-    assert json.loads((release.path / "release.json").read_text())["quality"] == {
-        "score": 67.5,
-        "line": 60.0,
-        "datasets": {"hb_quality": 67.5},
-    }
+    with warehouse.connect(Role.READER) as connection:
+        reasons, quality = readiness(connection, publication("quality", source=source))
+        lower, _ = readiness(connection, publication("quality", source=source, qualityLine=60.0))
+    (reason,) = reasons
+    assert reason.rule == "quality"
+    assert "quality of hb_quality is 67.5 of 100, below the line of 80" in reason.reason_en
+    assert (quality.score, quality.datasets, lower) == (67.5, {"hb_quality": 67.5}, [])

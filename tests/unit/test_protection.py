@@ -144,3 +144,43 @@ def test_a_wide_table_s_columns_are_codes_of_a_dimension() -> None:
 def test_rows_that_cannot_be_protected_are_refused_with_their_place(spoil: pl.Expr, words: str) -> None:
     with pytest.raises(UserError, match=words):
         protect_extract(DISTRICTS, births({}).with_columns(spoil))
+
+
+def test_what_is_not_out_yet_can_still_be_protected_when_its_turn_comes() -> None:
+    # Two tambons with 2 and 4: of their district's 6, an attacker would know each to within 4.
+    tambons = pl.DataFrame(
+        [
+            (month, f"{district}{tambon:02}", sex, 2 * tambon if (district, sex) == ("1002", "f") else 20 + 3 * place + tambon)
+            for month in ("01", "02")
+            for place, district in enumerate(AREAS)
+            for tambon in (1, 2)
+            for sex in "fm"
+        ],
+        schema=["month", "area", "sex", "births"],
+        orient="row",
+    )
+    levels = [2, 4, 6]
+    finer = rule(
+        dimensions=[
+            {**item, "levels": levels} if item["name"] == "area" else item
+            for item in rule().model_dump(by_alias=True)["dimensions"]
+        ]
+    )
+    districts = tambons.group_by("month", pl.col("area").str.head(4), "sex", maintain_order=True).agg(pl.col("births").sum())
+    first = protect_extract(DISTRICTS, districts, (), [Member("births_by_tambon", finer, tambons)])
+    assert not first.disclosed
+    out = [Released("births_by_district", "2026-01-05-a", rule(), first.frame)]
+    then = protect_extract(
+        publication("births_by_tambon", finer, tambons.columns), tambons, out, [Member("births_by_district", rule(), districts)]
+    )
+    assert not then.disclosed
+    # Alone, the districts hide less, and the tambons cannot be protected any more.
+    alone = protect_extract(DISTRICTS, districts)
+    assert alone.frame["births"].null_count() < first.frame["births"].null_count()
+    late = protect_extract(
+        publication("births_by_tambon", finer, tambons.columns),
+        tambons,
+        [Released("births_by_district", "2026-01-05-a", rule(), alone.frame)],
+        [Member("births_by_district", rule(), districts)],
+    )
+    assert late.disclosed
