@@ -15,6 +15,7 @@ from dopa_pipelines.cli.console import err, out, print_json
 if TYPE_CHECKING:
     from dopa_pipelines.contracts import Contract
     from dopa_pipelines.documents import Problem
+    from dopa_pipelines.governance.classification import Classified
     from dopa_pipelines.publishing import Publication
     from dopa_pipelines.settings import Settings
 
@@ -83,12 +84,15 @@ def _judged(
     from dopa_pipelines.documents import read_document
     from dopa_pipelines.governance.classification import working_copy
     from dopa_pipelines.governance.gate import judge
+    from dopa_pipelines.publishing.protection import family_problems
     from dopa_pipelines.publishing.publication import TIMEZONE
     from dopa_pipelines.transform import Project
 
     copy = working_copy(Project(settings), contracts)
     problems = list(copy.problems())
     notes = []
+    counted: dict[str, frozenset[str]] = {}
+    publications = list(publications)
     today = datetime.now(ZoneInfo(TIMEZONE)).date()
     for publication in publications:
         verdict = judge(publication, copy.classified, today)
@@ -98,7 +102,24 @@ def _judged(
             keys = ("columns", places[reason.column]) if reason.column in places else ("source",)
             problems.append(document.problem(f"the gate refuses {reason} [{reason.rule}]", *keys))
         notes += [f"{publication.name}: {note}" for note in verdict.notes]
-    return problems, notes
+        counted[publication.name] = _counted(copy.classified, publication)
+    return problems + family_problems(publications, counted), notes
+
+
+def _counted(classified: Classified, publication: Publication) -> frozenset[str]:
+    """The tables whose rows or values the publication's protected measures count or add up."""
+    if publication.disclosure is None:
+        return frozenset()
+    from dopa_pipelines.lineage.columns import LineageError
+
+    sources = {column.name: column.source for column in publication.columns}
+    try:
+        columns = classified.treated(publication.source).columns
+    except LineageError:
+        return frozenset()  # the gate has refused it
+    return frozenset(
+        edge.table for measure in publication.disclosure.measures for edge in columns.get(sources[measure.column], ())
+    )
 
 
 def _relative(path: Path) -> Path:

@@ -139,21 +139,32 @@ def withdraw_command(
     why: Why = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take a release back: its data goes, a tombstone with the reason stays, and `latest` moves to the one before."""
+    """Take a release back: its data goes, a tombstone with the reason stays, and `latest` moves to the one before.
+
+    The catalogue follows where one is configured: to the release before, or to a page that says why. Exit code 4: it failed."""
     from dopa_pipelines.publishing import withdraw
+    from dopa_pipelines.publishing.ckan import follow_withdrawal
     from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
     settings = load_settings()
     with open_warehouse(settings) as warehouse:
-        told = withdraw(warehouse, settings, name, version, why=why, by=getpass.getuser(), run_id=str(uuid.uuid4()))
+        run_id = str(uuid.uuid4())
+        told = withdraw(warehouse, settings, name, version, why=why, by=getpass.getuser(), run_id=run_id)
         tell(warehouse, settings)
+        problem = follow_withdrawal(warehouse, settings, name, why, run_id)
     if as_json:
-        print_json(told)
-        return
+        print_json(told | {"catalogue_problem": problem})
+        raise typer.Exit(4 if problem else 0)
     now = f"latest is {told['replaced_by']} now" if told["replaced_by"] else "nothing else is out"
     out.print(f"{name} {told['version']} is withdrawn; {now}", markup=False)
+    if problem:
+        fail(
+            f"the catalogue was not brought in step: {problem} Then: `dopa ckan push {name}`, "
+            f"or `dopa ckan withdraw {name}` where nothing else is out"
+        )
+        raise typer.Exit(4)
 
 
 def correct_command(

@@ -29,10 +29,11 @@ from zoneinfo import ZoneInfo
 
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing.ckan_site import CkanFailure, Patience, Refused, Site, Unavailable, site_of
+from dopa_pipelines.publishing.folders import LATEST, manifest_of
 from dopa_pipelines.publishing.publication import TIMEZONE
 from dopa_pipelines.publishing.pushes import Push, Status, record
 from dopa_pipelines.settings import Settings
-from dopa_pipelines.warehouse import Warehouse
+from dopa_pipelines.warehouse import Role, Warehouse
 
 FILES_TYPE = "release_files"
 """CKAN's lists and its search page show datasets of the type ``dataset`` only."""
@@ -169,6 +170,27 @@ def withdraw(
             raise
         record(warehouse, site.url, made, run_id)
     return made
+
+
+def follow_withdrawal(warehouse: Warehouse, settings: Settings, name: str, why: str, run_id: str) -> str | None:
+    """Bring the catalogue in step with a release that was withdrawn: to the release that is the latest now, or, where none is
+    out, to a page that says why. Returns what failed; None where nothing did, or where no catalogue is configured or it never
+    had the publication."""
+    with warehouse.connect(Role.READER) as connection:
+        known = connection.execute(
+            "select from ops.ckan_push where publication = %s and status <> 'failed' limit 1", (name,)
+        ).fetchone()
+    site = site_of(settings) if known else None
+    if site is None:
+        return None
+    site.close()
+    try:
+        if manifest_of(settings.releases_path / name / LATEST):
+            (made,) = push(warehouse, settings, [name], run_id)
+            return made.problem
+        return withdraw(warehouse, settings, name, why, run_id).problem
+    except UserError as error:
+        return str(error)
 
 
 # What there is to push

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -64,16 +66,36 @@ class Extract:
     """Cells (their codes) that an attacker can tell; the extract may not go out unless there are none."""
 
 
-def family_problems(publications: Iterable[Publication]) -> Iterator[Problem]:
-    """Publications of one family that do not mean the same by a dimension, or that cannot be seen together."""
+def family_problems(
+    publications: Iterable[Publication], counted: Mapping[str, frozenset[str]] = MappingProxyType({})
+) -> list[Problem]:
+    """Publications of one family that do not mean the same by a dimension, and those over the same people in families of their
+    own: one could be told by the other. ``counted``: by publication, the tables whose rows its measures count or add up."""
+    found: list[Problem] = []
+    under = [item for item in publications if item.disclosure]
+    for one, other in combinations(under, 2):
+        assert one.disclosure is not None and other.disclosure is not None
+        if one.disclosure.family == other.disclosure.family:
+            continue
+        shared = counted.get(one.name, frozenset()) & counted.get(other.name, frozenset())
+        if shared and one.unit_of_count == other.unit_of_count:
+            found.append(
+                Problem(
+                    other.path,
+                    1,
+                    f"{other.name} counts {', '.join(sorted(shared))} in {other.unit_of_count}, and so does {one.name}: "
+                    "they must be of one disclosure family "
+                    f"(it is {other.disclosure.family!r} here, {one.disclosure.family!r} there)",
+                )
+            )
     families: dict[str, list[Publication]] = {}
-    for publication in publications:
+    for publication in under:
         if publication.disclosure:
             families.setdefault(publication.disclosure.family, []).append(publication)
     for name, members in families.items():
-        first = members[0]
         for other in members[1:]:
-            yield from _disagreements(name, first, other)
+            found += _disagreements(name, members[0], other)
+    return found
 
 
 def _disagreements(name: str, first: Publication, other: Publication) -> Iterator[Problem]:
@@ -137,6 +159,7 @@ def protect_extract(
     rule = publication.disclosure
     if rule is None:
         raise ValueError("a publication without disclosure control")
+    _rates(frame, rule, publication.name)
     apart = [item for item in rule.dimensions if not item.additive and item.column]
     parts = _split(frame, rule, apart, publication.name)
     hidden: list[pl.DataFrame] = []
@@ -378,6 +401,27 @@ def _put_back(frame: pl.DataFrame, rule: Disclosure, cells: pl.DataFrame | None)
         told = cells.filter(pl.col(_MEASURE) == measure.column).sort(_ROW)
         changed = changed.with_columns(told["published"].cast(frame.schema[measure.column]).alias(measure.column))
     for rate in rule.rates:
-        over = changed[rate.numerator].is_null() | changed[rate.denominator].is_null()
-        changed = changed.with_columns(pl.when(~over).then(pl.col(rate.column)).alias(rate.column))
+        over, below = changed[rate.numerator], changed[rate.denominator]
+        shown = pl.col(rate.column)
+        if rule.method != "suppression":
+            # Of the true counts it would tell them; of those that go out it tells nothing that they do not.
+            shown = (rate.scale * over / pl.when(below != 0).then(below)).round(rate.decimals).cast(frame.schema[rate.column])
+        changed = changed.with_columns(pl.when(over.is_not_null() & below.is_not_null()).then(shown).alias(rate.column))
     return changed
+
+
+def _rates(frame: pl.DataFrame, rule: Disclosure, what: str) -> None:
+    """Refuse a rate that is not what the rule says: more decimals, or other counts, could tell what the counts hide."""
+    for rate in rule.rates:
+        made = rate.scale * pl.col(rate.numerator) / pl.col(rate.denominator)
+        wrong = frame.with_row_index(_ROW).filter(
+            (pl.col(rate.denominator) != 0) & ((pl.col(rate.column) - made).abs() > 0.5 * 10.0**-rate.decimals + 1e-9)
+            | ((pl.col(rate.column) - pl.col(rate.column).round(rate.decimals)).abs() > 1e-9)
+        )
+        if wrong.height:
+            row = wrong.row(0, named=True)
+            raise UserError(
+                f"{what}: row {row[_ROW] + 1}: {rate.column} is {row[rate.column]}, not {rate.scale:g} x {rate.numerator} / "
+                f"{rate.denominator} ({row[rate.numerator]} / {row[rate.denominator]}) to {rate.decimals} decimals; "
+                "mend the model, or the rate in the publication"
+            )

@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from dopa_pipelines.documents import Document, DocumentError, Problem, read_document, unknown_keys
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing import gd_catalog
+from dopa_pipelines.publishing.disclosure import RESERVED
 from dopa_pipelines.publishing.schedule import NoScheduleError, Schedule, read_schedule
 
 TIMEZONE = "Asia/Bangkok"
@@ -399,6 +400,10 @@ def _disclosure_problems(document: Document, publication: Publication, listed: s
         yield document.problem("two dimensions have one name; name each once", "disclosure", "dimensions")
     for position, dimension in enumerate(rule.dimensions):
         place = ("disclosure", "dimensions", position)
+        if dimension.name in RESERVED:
+            yield document.problem(
+                f"no dimension can be called {dimension.name!r} (taken: {', '.join(sorted(RESERVED))}); name it otherwise", *place
+            )
         if dimension.column is not None and dimension.column not in listed:
             yield document.problem(f"dimension {dimension.name!r}: {dimension.column!r} is not a listed column", *place)
         if dimension.levels and dimension.parents:

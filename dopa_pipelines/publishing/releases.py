@@ -67,7 +67,7 @@ from dopa_pipelines.publishing.folders import (
 from dopa_pipelines.publishing.held import HeldBack, Reason, note_held_back, note_passed
 from dopa_pipelines.publishing.ledger import history, record
 from dopa_pipelines.publishing.lineage import tell
-from dopa_pipelines.publishing.publication import GEOMETRY, TIMEZONE, Publication, canonical_json, load_publications
+from dopa_pipelines.publishing.publication import GEOMETRY, TIMEZONE, Publication, RecordLevel, canonical_json, load_publications
 from dopa_pipelines.publishing.readiness import Quality, readiness
 from dopa_pipelines.publishing.rows import BATCH_ROWS, Snapshot, snapshot
 from dopa_pipelines.publishing.tombstones import follow
@@ -149,6 +149,8 @@ def publish(warehouse: Warehouse, settings: Settings, publication: Publication, 
                         quality = _approved(source, publication)
                         rows, protected = _protected(source, publication, relatives, settings)
                         prepared = _prepare(temporary, publication, source, rows, warehouse.cluster, quality, protected)
+                        if publication.record_level:
+                            prepared.manifest["record_level"] = _anonymous(source, publication.record_level)
                         prepared.manifest.update(gate=verdict.as_json(), exceptions=list(verdict.exceptions))
                     version, status = _settle(ledger, folder, temporary, publication, prepared, run_id, work.id, again)
                     if status == "unchanged":
@@ -227,6 +229,18 @@ def _protected(
             ],
         )
     return _in_batches(extract.frame.to_arrow(), source.published_schema), extract.facts
+
+
+def _anonymous(source: Snapshot, rule: RecordLevel) -> dict[str, Any]:
+    """How anonymous rows of persons or things are. Raises :class:`HeldBack` where they are less so than the rule says."""
+    from dopa_pipelines.publishing.record_level import check
+
+    try:
+        found = check(pl.DataFrame(pl.from_arrow(source.whole())), rule)
+    except UserError as error:
+        reason = Reason("record_level", f"ข้อมูลรายบุคคลไม่ผ่าน k-anonymity หรือ l-diversity ที่กำหนด: {error}", str(error))
+        raise HeldBack(source.publication.name, [reason]) from error
+    return {"rule": rule.model_dump(mode="json", by_alias=True), "k": found.k, "l": found.l, "rows": found.rows}
 
 
 def _in_batches(table: pa.Table, schema: pa.Schema) -> Iterator[pa.Table]:

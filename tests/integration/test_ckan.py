@@ -68,6 +68,12 @@ def test_by_hand(own_demo: Any, catalogue: Standin) -> None:
     held = own_demo.dopa("ckan", "push", "births_by_province", **known)
     assert held.returncode == 4 and "was withdrawn" in held.stderr
 
+    # A release that is taken back takes the catalogue's with it.
+    back = own_demo.dopa("release", "withdraw", "deaths_by_cause", "--why", "นับซ้ำ", **known)
+    assert back.returncode == 0, back.stderr
+    page = catalogue.shown("deaths_by_cause")
+    assert page["resources"] == [] and "นับซ้ำ" in page["notes"]
+
     with open_warehouse(own_demo.settings) as warehouse, warehouse.connect() as connection:
         told = connection.execute("select string_agg(t::text, ' ') from ops.ckan_push t").fetchone()
     assert told is not None and failed in told[0] and TOKEN not in told[0]

@@ -4,6 +4,7 @@ in both languages, recorded, and let out again when it is repaired."""
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -201,3 +202,15 @@ def test_quality_below_the_line_holds_back_and_its_score_goes_with_the_release(
     assert reason.rule == "quality"
     assert "quality of hb_quality is 67.5 of 100, below the line of 80" in reason.reason_en
     assert (quality.score, quality.datasets, lower) == (67.5, {"hb_quality": 67.5}, [])
+
+
+def test_rows_of_things_go_out_when_none_stands_alone(warehouse: Warehouse, here: Settings, places: psycopg.Connection) -> None:
+    enough = {"quasiIdentifiers": ["city"], "sensitive": ["name"], "kAnonymity": 5, "lDiversity": 2}
+    with pytest.raises(HeldBack, match="not 5-anonymous: its smallest class by code has 1 row") as caught:
+        publish(warehouse, here, publication("alone", recordLevel={**enough, "quasiIdentifiers": ["code"]}), "run-1")
+    assert [reason.rule for reason in caught.value.reasons] == ["record_level"]
+    assert not (here.releases_path / "alone" / "latest").exists()
+    release = publish(warehouse, here, publication("together", recordLevel=enough), "run-2")
+    told = json.loads((release.path / "release.json").read_text())["record_level"]
+    # Half of the 1,000 places are cities; their names are two of four, and an empty one, by number.
+    assert (told["k"], told["rows"]) == (500, 1000) and told["l"] >= 2

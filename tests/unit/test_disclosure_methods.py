@@ -1,4 +1,4 @@
-"""Controlled rounding, cell keys, rates and the command."""
+"""Controlled rounding, cell keys and the command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing.disclosure import Dimension, Family, Noise, Policy, Table, protect
 from dopa_pipelines.publishing.disclosure.cell_key import table as noise_table
-from dopa_pipelines.publishing.disclosure.rates import decimals_for, hidden_rates, numerators, telling
 
 SPEC = """\
 measure: births
@@ -84,19 +83,6 @@ def test_cell_keys_give_the_same_noise_to_the_same_cell() -> None:
     assert (one.frame["published"] - one.frame["value"]).abs().max() <= 3
     assert one.frame.filter(pl.col("value") == 0)["published"].to_list() == [0]
     assert one.frame["published"].to_list() != one.frame["value"].to_list()
-
-
-def test_numerators_that_a_percentage_allows() -> None:
-    low, high = numerators(np.array([12.5, 33.3]), np.array([8.0, 300.0]), 1)
-    assert (low.tolist(), high.tolist()) == ([1, 100], [1, 100])
-    assert telling(np.array([12.5]), 1, np.array([1.0]), np.array([8.0]), np.array([True]), 5).tolist() == [True]
-    decimals = decimals_for(np.array([1000.0]), 5)
-    for numerator in range(1001):
-        rate = np.array([round(100 * numerator / 1000, decimals)])
-        least, most = numerators(rate, np.array([1000.0]), decimals)
-        assert least[0] <= numerator <= most[0]
-        assert most[0] - least[0] >= 5 or numerator < 5 or numerator > 995
-    assert hidden_rates(pl.Series([1, None]), pl.Series([2, 3])).to_list() == [False, True]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.publishing.protection import Member, Released, protect_extract
+from dopa_pipelines.publishing.protection import Member, Released, family_problems, protect_extract
 from dopa_pipelines.publishing.publication import Disclosure, Publication, PublishedColumn
 
 AREAS = ["1001", "1002", "1003", "1101", "1102", "1103"]
@@ -184,3 +185,52 @@ def test_what_is_not_out_yet_can_still_be_protected_when_its_turn_comes() -> Non
         [Member("births_by_district", rule(), districts)],
     )
     assert late.disclosed
+
+
+def test_a_rate_that_is_not_what_the_rule_says_is_refused() -> None:
+    rated = rule(
+        dimensions=[{"name": "area", "column": "area", "levels": [2, 4]}, {"name": "sex"}],
+        measures=[{"column": "female", "at": {"sex": "f"}}, {"column": "total"}],
+        rates=[{"column": "percent", "numerator": "female", "denominator": "total", "decimals": 1}],
+    )
+    truth = pl.DataFrame([(area, 25, 60) for area in AREAS], schema=["area", "female", "total"], orient="row")
+    right = truth.with_columns(percent=(100 * pl.col("female") / pl.col("total")).round(1))
+    assert protect_extract(publication("people", rated, right.columns), right).frame.equals(right)
+    for wrong in (41.67, 41.5):
+        with pytest.raises(UserError, match=r"row 3: percent is .* not 100 x female / total .25 / 60. to 1 decimals"):
+            spoiled = right.with_row_index("at").with_columns(percent=pl.when(pl.col("at") == 2).then(wrong).otherwise("percent"))
+            protect_extract(publication("people", rated, right.columns), spoiled.drop("at"))
+
+
+def test_a_rate_of_rounded_counts_is_made_of_what_goes_out() -> None:
+    rounded = rule(
+        method="rounding",
+        base=5,
+        dimensions=[{"name": "area", "column": "area", "levels": [2, 4]}, {"name": "sex"}],
+        measures=[{"column": "female", "at": {"sex": "f"}}, {"column": "male", "at": {"sex": "m"}}, {"column": "total"}],
+        rates=[{"column": "percent", "numerator": "female", "denominator": "total", "decimals": 1}],
+    )
+    rows = [(area, 3 + at, 31 - at, 34) for at, area in enumerate(AREAS)]
+    truth = pl.DataFrame(rows, schema=["area", "female", "male", "total"], orient="row")
+    truth = truth.with_columns(percent=(100 * pl.col("female") / pl.col("total")).round(1))
+    made = protect_extract(publication("people", rounded, truth.columns), truth).frame
+    assert (made["female"] % 5 == 0).all()
+    assert made["percent"].to_list() == (100 * made["female"] / made["total"]).round(1).to_list()
+    assert made["percent"].to_list() != truth["percent"].to_list()
+
+
+def test_the_same_people_in_two_families_are_a_problem() -> None:
+    def one(name: str, family: str) -> Publication:
+        made = publication(name, rule(family=family), ["month", "area", "sex", "births"])
+        made._path = Path(f"{name}.yaml")
+        return made
+
+    apart = [one("births_by_district", "births"), one("births_by_sex", "others")]
+    same = {
+        "births_by_district": frozenset({"raw.birth_event"}),
+        "births_by_sex": frozenset({"raw.birth_event", "raw.area_code"}),
+    }
+    (problem,) = family_problems(apart, same)
+    assert "counts raw.birth_event" in problem.message and "one disclosure family" in problem.message
+    assert not family_problems(apart, same | {"births_by_sex": frozenset({"raw.death_event"})})
+    assert not family_problems([one("a", "births"), one("b", "births")], same)

@@ -33,7 +33,10 @@ _WHERE = {
     "protect": "protecting",
 }
 
-__all__ = ["Dimension", "Dominance", "Family", "Noise", "Policy", "Protected", "Rule", "Table", "protect"]
+RESERVED = frozenset({"value", "published", "status", "low", "high", "interval", "hidden"})
+"""Names that the result has for itself: no dimension can be called so."""
+
+__all__ = ["RESERVED", "Dimension", "Dominance", "Family", "Noise", "Policy", "Protected", "Rule", "Table", "protect"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.publishing.disclosure import cell_key, rounding
+from dopa_pipelines.publishing.disclosure import RESERVED, cell_key, rounding
 from dopa_pipelines.publishing.disclosure.audit import Audit, _plain, audit, needs_of
 from dopa_pipelines.publishing.disclosure.rules import Rule, sensitivity
 from dopa_pipelines.publishing.disclosure.suppression import Problem, suppress
@@ -23,10 +23,6 @@ from dopa_pipelines.publishing.disclosure.system import reduce
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Family, Floats, Table, build, nodes_of
 
 Method = Literal["suppression", "rounding", "cell_key"]
-
-
-RESERVED = frozenset({"value", "published", "status", "low", "high", "interval", "hidden"})
-"""Names that the result has for itself."""
 
 
 @dataclass(frozen=True)
