@@ -42,7 +42,7 @@ class Demo:
     def dopa(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the command line on this state."""
         return subprocess.run(
-            [DOPA, *arguments], env=self.environment | variables, cwd=ROOT, capture_output=True, text=True, timeout=300
+            [DOPA, *arguments], env=self.environment | variables, cwd=ROOT, capture_output=True, text=True, timeout=900
         )
 
 
