@@ -34,8 +34,8 @@ class Platform:
     """The open warehouse and dbt project of a run.
 
     ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
-    run, by unique id; ``trends``: failing rows of its tests over those of the build before. ``column_lineage``: metadata of the models that it built, ``problems``: why the columns of one cannot be
-    resolved, both by ``schema.table``.
+    run, by unique id; ``trends``: failing rows of its tests over those of the build before. ``column_lineage``: metadata of the
+    models that it built, ``problems``: why the columns of one cannot be resolved, both by ``schema.table``.
     """
 
     def __init__(self, settings: Settings, warehouse: Warehouse, project: Project) -> None:

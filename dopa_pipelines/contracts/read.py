@@ -112,13 +112,14 @@ class Contracts:
         return len(self.by_dataset)
 
     def in_reference_order(self) -> list[Contract]:
-        """Contracts so that a referenced dataset stands before those that refer to it; cycles keep name order."""
+        """Contracts so that a dataset stands before those that refer to it or compare with it; cycles keep name order."""
         ordered: dict[str, Contract] = {}
 
         def add(contract: Contract, above: frozenset[str]) -> None:
             if contract.dataset in ordered or contract.dataset in above:
                 return
-            for name in contract.references:
+            compared = [name for rule in contract.table_rules for name in rule.datasets]
+            for name in (*contract.references, *compared):
                 if name in self.by_dataset:
                     add(self.by_dataset[name], above | {contract.dataset})
             ordered[contract.dataset] = contract
@@ -177,7 +178,7 @@ def _compared_problems(contract: Contract, known: Mapping[str, Contract]) -> Ite
                 yield Problem(contract.path, rule.line, text)
                 continue
             names = [column for column, _ in target.table_columns]
-            for column in rule.arguments.get("on", {}).values():
+            for column in rule.arguments.get("match", {}).values():
                 if column not in names:
                     hint = did_you_mean(column, names)
                     text = f"the rule {rule.name!r} names unknown column {name}.{column}; {hint}"

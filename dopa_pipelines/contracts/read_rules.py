@@ -75,7 +75,7 @@ ENGINE: dict[str, Engine] = {
     "condition": Engine("compare", ("expression", "where", "column"), ("expression",)),
     "range": Engine("range", ("column", "minimum", "maximum", "where"), ("column",)),
     "reference": Engine("reference", ("column", "to", "length", "where"), ("column", "to")),
-    "compare": Engine("compare", ("dataset", "on", "expression", "where"), ("dataset", "on", "expression")),
+    "compare": Engine("compare", ("dataset", "match", "expression", "where"), ("dataset", "match", "expression")),
     "total": Engine("total", ("by", "columns", "whole", "parts", "where"), ("by", "columns", "whole", "parts")),
     "freshness": Engine("freshness", ("column",), (), None),
     "volume": Engine("volume", ("deliveries", "atLeast"), (), None),
@@ -305,14 +305,14 @@ class RuleReader:
                 self.reader.wrong(f"to {to!r} must be dataset.column", *at, "to")
             else:
                 found["dataset"], other = to.split(".")
-                found["on"] = {str(column): other}
+                found["match"] = {str(column): other}
             if type(found.setdefault("length", 0)) is not int or found["length"] < 0:
                 self.reader.wrong(f"length {found['length']!r} must be a number of characters", *at, "length")
         if sort == "compare":
-            if not isinstance(found["on"], dict):
-                self.reader.wrong("on must be {own column: column of the other dataset}", *at, "on")
+            if not isinstance(found["match"], dict):
+                self.reader.wrong("match must be {own column: column of the other dataset}", *at, "match")
             else:
-                self.known(list(map(str, found["on"])), names, "on", *at)
+                self.known(list(map(str, found["match"])), names, "match", *at)
         if sort == "total":
             for key in ("by", "columns"):
                 if not isinstance(found[key], list):

@@ -290,7 +290,7 @@ class _Measure:
         found: dict[tuple[str, tuple[tuple[str, str], ...], int], list[TableRule]] = {}
         for rule in self.rules:
             if rule.kind in ("reference", "compare") and rule.datasets:
-                pairs = tuple((str(own), str(other)) for own, other in rule.arguments["on"].items())
+                pairs = tuple((str(own), str(other)) for own, other in rule.arguments["match"].items())
                 found.setdefault((rule.datasets[0], pairs, int(rule.arguments.get("length") or 0)), []).append(rule)
         return found
 
@@ -604,7 +604,7 @@ class _Measure:
             outcome.result = Result(**{**vars(result), "detail": {**result.detail, "sample": rows}})
 
     def _sample_of(self, rule: TableRule) -> str | None:
-        told = {rule.column, *self.contract.key, *(rule.arguments.get("columns") or ()), *(rule.arguments.get("on") or {})}
+        told = {rule.column, *self.contract.key, *(rule.arguments.get("columns") or ()), *(rule.arguments.get("match") or {})}
         shown = [
             name
             for column in self.contract.columns
@@ -627,9 +627,9 @@ class _Measure:
             on = " and ".join(
                 f"other.{quoted(str(theirs))} = "
                 + (f"left(this.{quoted(str(mine))}, {length})" if length else f"this.{quoted(str(mine))}")
-                for mine, theirs in rule.arguments["on"].items()
+                for mine, theirs in rule.arguments["match"].items()
             )
-            there = " and ".join(f"this.{quoted(str(mine))} is not null" for mine in rule.arguments["on"])
+            there = " and ".join(f"this.{quoted(str(mine))} is not null" for mine in rule.arguments["match"])
             where = f" and ({rule.arguments['where']})" if rule.arguments.get("where") else ""
             believed = self._believed_of(dataset)
             other = f"select from (select * from raw.{quoted(dataset)} where {believed}) as other where {on}"
