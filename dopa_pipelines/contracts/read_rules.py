@@ -260,16 +260,20 @@ class RuleReader:
         if engine is None:
             self.reader.wrong(f"rule {sort!r} is not known; {did_you_mean(str(sort), ENGINE)}", *at, "rule")
             return None
-        self.reader.only_keys(given, ("rule", *engine.keys), f"rule {sort}", *at)
+        self.reader.only_keys(given, ("rule", *engine.keys, *_BOUNDS), f"rule {sort}", *at)
+        if stated := [name for name in _BOUNDS if getattr(rule, name) is not None]:
+            # ODCS has them for its own metrics and for SQL only.
+            self.reader.wrong(f"{stated[0]} of a rule of type custom belongs into its implementation", *keys, stated[0])
+            return None
         missing = [name for name in engine.needs if given.get(name) in (None, "", [], {})]
         if missing:
             self.reader.wrong(f"rule {sort} needs {', '.join(missing)}; docs/contracts.md shows one", *at)
             return None
-        limit = self.limit(rule, engine.limit, *keys, unit=_UNIT_OF_KIND.get(engine.kind))
+        limit = self.limit(rule, engine.limit, *at, unit=_UNIT_OF_KIND.get(engine.kind), bounds=given)
         if sort == "change" and limit is not None and rule.unit is None:
             limit = Limit(**{**vars(limit), "unit": "percent"})
         if limit is None:
-            self.reader.wrong(f"rule {sort} needs what its number must be, such as mustBeLessOrEqualTo: 2", *keys)
+            self.reader.wrong(f"rule {sort} needs what its number must be, such as mustBeLessOrEqualTo: 2", *at)
             return None
         if self.severity(rule, "block", *keys) == "reject":
             self.reader.wrong("a rule of engine dopa rejects no row: severity is block or warn", *keys, "severity")
@@ -291,7 +295,7 @@ class RuleReader:
     def arguments(self, sort: str, given: Mapping[str, Any], names: list[str], *at: str | int) -> dict[str, Any] | None:
         """The arguments of a rule, checked; None where they are wrong."""
         before = len(getattr(self.reader, "problems", ()))
-        found: dict[str, Any] = {key: value for key, value in given.items() if key != "rule"}
+        found: dict[str, Any] = {key: value for key, value in given.items() if key != "rule" and key not in _BOUNDS}
         if column := found.get("column"):
             self.known([str(column)], names, f"rule {sort}", *at)
         for key in ("expression", "where", "whole", "parts"):
@@ -401,29 +405,38 @@ class RuleReader:
             self.reader.wrong("this rule judges the table and can reject no row: severity is block or warn", *at, "severity")
         return found
 
-    def limit(self, rule: DataQuality, default: Limit | None, *at: str | int, unit: str | None = None) -> Limit | None:
-        """The bounds that the rule states; ``default`` where it states none. A wrong one is told and left out."""
-        bounds: dict[str, Any] = {}
+    def limit(
+        self,
+        rule: DataQuality,
+        default: Limit | None,
+        *at: str | int,
+        unit: str | None = None,
+        bounds: Mapping[str, Any] | None = None,
+    ) -> Limit | None:
+        """The bounds that the rule (or ``bounds``) states; ``default`` where it states none. A wrong one is told and left out."""
+        found: dict[str, Any] = {}
         for key, name in _BOUNDS.items():
-            value = getattr(rule, key)
+            value = getattr(rule, key) if bounds is None else bounds.get(key)
             if value is None:
                 continue
             pair = name in ("between", "outside")
-            numbers = value if pair else [value]
-            if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-                self.reader.wrong(f"{key} {value!r} must be a number", *at, key)
+            numbers = value if pair and isinstance(value, list) else [value]
+            if len(numbers) != 1 + pair or any(
+                isinstance(number, bool) or not isinstance(number, int | float) for number in numbers
+            ):
+                self.reader.wrong(f"{key} {value!r} must be {'two numbers' if pair else 'a number'}", *at, key)
                 continue
             if pair and value[0] > value[1]:
                 self.reader.wrong(f"{key} {value!r} must name the smaller number first", *at, key)
                 continue
-            bounds[name] = tuple(float(number) for number in value) if pair else float(value)
+            found[name] = tuple(float(number) for number in value) if pair else float(value)
         said = rule.unit or unit
         if said is not None and said not in _UNITS:
             self.reader.wrong(f"unit {said!r} is not known; {did_you_mean(said, _UNITS)}", *at, "unit")
             said = None
-        if not bounds:
+        if not found:
             return default
-        return Limit(**bounds, unit=cast(Any, _UNITS[said or "rows"]))
+        return Limit(**found, unit=cast(Any, _UNITS[said or "rows"]))
 
     def known(self, wanted: list[str], names: list[str], what: str, *at: str | int) -> None:
         for name in wanted:
