@@ -153,6 +153,8 @@ def problems(contracts: Iterable[Contract]) -> Iterator[Problem]:
 
     Raises nothing. Row rules are read as Polars reads them, the others as PostgreSQL does.
     """
+    import dopa_pipelines.lineage.columns  # noqa: F401 - imports the parser of SQL without its warning
+
     known = {contract.dataset: contract for contract in contracts}
     for contract in known.values():
         own = {name for name, _ in contract.table_columns}
