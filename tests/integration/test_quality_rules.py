@@ -89,7 +89,7 @@ def test_each_kind_counts_what_a_person_counts(table: Any) -> None:
     assert found["old"].passed is False and found["old"].value > 365 and found["old"].detail["newest"] == "2025-03-01"
     assert found["fresh"].passed is True and found["fresh"].value < 1
     # Which rows, without a value of a person.
-    assert [row["row"] for row in found["in_range"].detail["sample"]] == [1, 3, 4]
+    assert [row["row"] for row in found["in_range"].detail["sample"]] == [2, 4, 5]
     assert {row["k"] for row in found["known"].detail["sample"]} == {"c", "d"}
     assert {"row", "delivery", "k"} == set(found["one_each"].detail["sample"][0])
     with made.warehouse.connect() as connection:
