@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import definitions, ingest, lineage, lineage_graph, orchestration
+from benchmarks import definitions, ingest, lineage, lineage_graph, orchestration, quality
 from benchmarks.measure import Row
 from dopa_pipelines.settings import Settings
 
@@ -27,6 +27,7 @@ def main() -> None:
         rows += lineage.measure(settings)
         rows += lineage_graph.measure(settings)
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
+        rows += quality.measure(Settings(state=Path(folder) / "quality" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")
     for row in rows:
         shown.add_row(*row.cells())
