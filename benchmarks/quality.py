@@ -31,6 +31,8 @@ from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
 ROWS = 2_000_000
 RUNS = 5
 DATASET = "bench_quality"
+ALIKE = ("_form", "_listed", "_there", "_between")
+"""Ends of the names of the rules that peers have, too."""
 TEXTS = ("title", "first_name", "last_name", "nationality", "house_code")
 Query = tuple[str, str]
 _COUNT = f"select count(*) from raw.{DATASET} where"
@@ -68,6 +70,8 @@ def measure(settings: Settings) -> list[Row]:
                 # By turns, so that a slow minute of the machine is everybody's.
                 together.append(_seconds(lambda: measure_rules(connection, contract, contract.table_rules)))
                 apart.append(_seconds(lambda: _each(connection, queries)))
+            alike = [rule for rule in contract.table_rules if rule.name.endswith(ALIKE) or rule.name.startswith("one_")]
+            ours_alike = statistics.median(_seconds(lambda: measure_rules(connection, contract, alike)) for _ in range(RUNS))
             _same(measure_rules(connection, contract, contract.table_rules), _each(connection, queries))
         ours, theirs = statistics.median(together), statistics.median(apart)
         ratio = ours / theirs
@@ -81,7 +85,7 @@ def measure(settings: Settings) -> list[Row]:
                 ratio <= 0.5,
             )
         ]
-        return rows + _peers(warehouse, Path(folder), ours)
+        return rows + _peers(warehouse, ours_alike)
 
 
 def _prepared(warehouse: Warehouse, folder: Path) -> tuple[Contract, list[Query]]:
@@ -175,8 +179,11 @@ def _seconds(run: Any) -> float:
     return time.perf_counter() - started
 
 
-def _peers(warehouse: Warehouse, folder: Path, ours: float) -> list[Row]:
-    """What the same rules on single rows and repeated values take others, each in a process of its own."""
+def _peers(warehouse: Warehouse, ours: float) -> list[Row]:
+    """What the rules on single rows and repeated values that others have take them, each in a process of its own.
+
+    ``ours``: what the same rules take here.
+    """
     rows = []
     url = warehouse.url(Role.LOADER)
     for name, title in (("pandera", "pandera on a Polars frame"), ("great_expectations", "Great Expectations, in the database")):
@@ -188,7 +195,7 @@ def _peers(warehouse: Warehouse, folder: Path, ours: float) -> list[Row]:
         if "seconds" in said:
             rows.append(
                 Row(
-                    f"{said['rules']} of the rules that {title} has", f"all of ours {ours:.2f} s", f"{said['seconds']:.2f} s",
+                    f"{said['rules']} of the rules in {title}", f"{ours:.2f} s", f"{said['seconds']:.2f} s",
                     f"{ours / said['seconds']:.2f}",
                 )
             )  # fmt: skip

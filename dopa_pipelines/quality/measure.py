@@ -185,6 +185,8 @@ class _Measure:
                 return self._counted(rule, int(found[1]) if where else all_rows, int(found[0]))
 
             return _Scan(rule, tuple(numbers), counted)
+        if rule.kind == "unique" and self._holds_the_key(rule):
+            return _Scan(rule, (), lambda all_rows, _: self._counted(rule, all_rows, 0))
         if rule.kind == "rows":
             change = rule.arguments.get("rule") == "change"
 
@@ -251,23 +253,36 @@ class _Measure:
     # Repeated values: grouping sets
 
     def groups(self) -> tuple[str, list[TableRule]] | None:
-        rules = [rule for rule in self.rules if rule.kind == "unique"]
+        rules = [rule for rule in self.rules if rule.kind == "unique" and not self._holds_the_key(rule)]
         if not rules:
             return None
         sets = [self._set(rule) for rule in rules]
         columns = list(dict.fromkeys(name for names in sets for name in names))
         listed = ", ".join(map(quoted, columns))
         wanted = ", ".join(f"({', '.join(map(quoted, names))})" for names in dict.fromkeys(map(tuple, sets)))
+        # One set is grouped by workers side by side, several in one pass.
+        grouped, which = f"grouping sets ({wanted})", f"grouping({listed})"
+        if len({tuple(names) for names in sets}) == 1:
+            grouped, which = wanted, "0"
         # A row of which a value is absent repeats nothing.
-        absent = " and ".join(f"({quoted(name)} is not null or grouping({quoted(name)}) = 1)" for name in columns)
+        alone = which == "0"
+        absent = " and ".join(
+            f"{quoted(name)} is not null" if alone else f"({quoted(name)} is not null or grouping({quoted(name)}) = 1)"
+            for name in columns
+        )
         text = (
             f"select which, sum(rows - 1)::bigint, sum(rows)::bigint from (\n"
-            f"    select grouping({listed}) as which, count(*) as rows\n"
-            f"    from {self.table} as this\n    where {self.believed}\n    group by grouping sets ({wanted})\n"
+            f"    select {which} as which, count(*) as rows\n"
+            f"    from {self.table} as this\n    where {self.believed}\n    group by {grouped}\n"
             f"    having count(*) > 1 and {absent}\n) as repeated\ngroup by which\n"
             f"union all\nselect -1, count(*), null from {self.table} where {self.believed}"
         )
         return text, rules
+
+    def _holds_the_key(self, rule: TableRule) -> bool:
+        """Whether the key is among the columns: its index lets no two rows have the same, so none can repeat them."""
+        key = set(self.contract.key)
+        return bool(key) and key <= set(self._set(rule)) and not self.contract.has_history
 
     def _set(self, rule: TableRule) -> list[str]:
         return list(rule.arguments.get("columns") or [rule.column])
@@ -352,18 +367,25 @@ class _Measure:
 
     def _is_unique(self, key: tuple[str, tuple[tuple[str, str], ...], int]) -> bool:
         dataset, pairs, _ = key
+        # A dataset that is replaced whole is a partition of its table, and the index is the partition's.
         row = self.connection.execute(
             """
-            select exists (
-                select from pg_index i
-                where i.indrelid = to_regclass(%s) and i.indisunique and i.indpred is null and i.indexprs is null
-                    and (
-                        select array_agg(a.attname::text order by a.attname::text)
-                        from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-                    ) <@ %s::text[]
+            with parts as (
+                select coalesce(p.relid, to_regclass(%(table)s)) as part
+                from (select 1) as one
+                left join pg_partition_tree(to_regclass(%(table)s)) p on p.isleaf
             )
+            select count(*) = 1 and bool_and(exists (
+                select from pg_index i
+                where i.indrelid = parts.part and i.indisunique and i.indpred is null and i.indexprs is null
+                    and (
+                        select array_agg(a.attname::text)
+                        from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+                    ) <@ %(columns)s::text[]
+            ))
+            from parts
             """,
-            (f"raw.{dataset}", [other for _, other in pairs]),
+            {"table": f"raw.{dataset}", "columns": [other for _, other in pairs]},
         ).fetchone()
         return bool(row and row[0]) and not self._has_history(dataset)
 
