@@ -127,7 +127,7 @@ def test_each_rule_is_a_check_with_numbers_and_what_to_do(instance: dg.DagsterIn
     assert numbers["share_failed"] == pytest.approx(rejected[0] / numbers["rows_checked"])
     assert "dopa quarantine export village_headman" in str(listed.metadata["what_to_do"].value)
     assert THAI.search(listed.description or "") and "rows fail" in (listed.description or "")
-    assert "| file | row |" in str(listed.metadata["sample"].value)
+    assert "| row | file |" in str(listed.metadata["sample"].value)
     registered = latest("pid_is_registered")
     assert registered.passed and registered.metadata["rows_failed"].value == 0
     total = latest("offices_sum_to_province", "population_area")
