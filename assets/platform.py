@@ -39,8 +39,8 @@ class Platform:
     """The open warehouse and dbt project of a run.
 
     ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
-    run, by unique id. ``column_lineage``: metadata of the models that it built, ``problems``: why the columns of one cannot be
-    resolved, both by ``schema.table``.
+    run, by unique id; ``trends``: failing rows of its tests over those of the build before. ``column_lineage``: metadata of the
+    models that it built, ``problems``: why the columns of one cannot be resolved, both by ``schema.table``.
     """
 
     def __init__(self, settings: Settings, warehouse: Warehouse, project: Project) -> None:
@@ -49,6 +49,7 @@ class Platform:
         self.project = project
         self.passed: set[str] = set()
         self.built: dict[str, NodeResult] = {}
+        self.trends: dict[str, float] = {}
         self.column_lineage: dict[str, dict[str, Any]] = {}
         self.problems: dict[str, str] = {}
 

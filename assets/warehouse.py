@@ -48,7 +48,7 @@ def model_asset(model: Model, portal: str) -> dg.AssetsDefinition:
         report(model.target, "built", kind="model", tests=len(model.tests), failed=failed)
         yield dg.MaterializeResult(key, metadata=_metadata(platform, model, built))
         for test in model.tests:
-            yield _check_result(key, test, results.get(test.unique_id))
+            yield _check_result(key, test, results.get(test.unique_id), platform.trends.get(test.unique_id))
         yield _column_lineage_result(key, platform.problems.get(model.target))
 
     return build
@@ -86,7 +86,24 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
         tests = [results.get(test.unique_id) for test in model.tests if test.blocking]
         if (built := results.get(model.unique_id)) and built.passed and all(test and test.passed for test in tests):
             platform.passed.add(model.target)
+    _keep_tests(context, platform, models)
     _resolve_columns(context, platform, models)
+
+
+def _keep_tests(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
+    """Keep what the models' tests found, and the trend of each for its check."""
+    from dopa_pipelines.quality import store
+    from dopa_pipelines.quality.models import keep_tests
+
+    with platform.warehouse.connect() as connection:
+        for model in models:
+            before = {item.rule: item for item in store.latest(connection, model.target)}
+            for test in model.tests:
+                result = platform.built.get(test.unique_id)
+                if (kept := before.get(test.name)) and kept.rows_failed is not None and result and result.failures is not None:
+                    platform.trends[test.unique_id] = float(result.failures - kept.rows_failed)
+        keep_tests(connection, models, platform.built, run_id=context.run.run_id)
+        connection.commit()
 
 
 def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
@@ -218,7 +235,7 @@ def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
     return dg.TableSchema(columns=[dg.TableColumn(name, kind, described.get(name)) for name, kind in rows])
 
 
-def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg.AssetCheckResult:
+def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, trend: float | None) -> dg.AssetCheckResult:
     if result is None:
         return dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=False, description="dbt did not run this test")
     return dg.AssetCheckResult(
@@ -227,5 +244,5 @@ def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR if test.blocking else dg.AssetCheckSeverity.WARN,
         description=None if result.passed else result.message,
-        metadata={"failing_rows": result.failures or 0},
+        metadata={"failing_rows": result.failures or 0} | ({} if trend is None else {"trend": trend}),
     )

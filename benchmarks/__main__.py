@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import definitions, disclosure, ingest, lineage, lineage_graph, orchestration, recording, releases
+from benchmarks import definitions, disclosure, ingest, lineage, lineage_graph, orchestration, quality, recording, releases
 from benchmarks.measure import Row
 from dopa_pipelines.settings import Settings
 
@@ -30,6 +30,7 @@ def main() -> None:
         rows += releases.measure(settings)
         rows += disclosure.measure()
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
+        rows += quality.measure(Settings(state=Path(folder) / "quality" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")
     for row in rows:
         shown.add_row(*row.cells())

@@ -167,6 +167,7 @@ def replay_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import replay
     from dopa_pipelines.publishing.lineage import tell
+    from dopa_pipelines.quality.checking import check
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -176,6 +177,7 @@ def replay_command(
     contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse:
         result = replay(warehouse, contract, why=why.strip(), delivery=delivery)
+        check(warehouse, contract, [result])
         tell(warehouse, settings, contract=contract)
     if as_json:
         print_json(result.as_json())
