@@ -22,6 +22,7 @@ def check_command(
     from dopa_pipelines.contracts import dbt_sources, load_contracts
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.sources import source_problems
+    from dopa_pipelines.quality.assessment import load_assessments
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.transform import Project
 
@@ -31,6 +32,7 @@ def check_command(
     problems = [*contracts.problems, *publications.problems]
     written = dbt_sources.write(contracts, settings.root / "dbt_project") if write and not contracts.problems else []
     problems += dbt_sources.drift(contracts, settings.root / "dbt_project")
+    problems += load_assessments(contracts, settings.contracts).problems
     models = {model.target: set(model.columns) for model in Project(settings).models}
     for publication in publications.publications:
         problems += source_problems(publication, models)

@@ -18,6 +18,7 @@ from dopa_pipelines.cli import (
     lineage,
     modelling,
     publishing,
+    quality,
     quarantining,
     rebuilding,
     retaining,
@@ -44,6 +45,7 @@ tracing.add_to(app)
 modelling.add_to(app)
 publishing.add_to(app)
 checking.add_to(app)
+quality.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)

@@ -22,10 +22,12 @@ def publish_command(
 
     Exit code 4: some could not be released, the others are.
     """
+    from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.documents import did_you_mean
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.publishing import load_publications, publish
     from dopa_pipelines.publishing.lineage import tell
+    from dopa_pipelines.quality.scores import take
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -45,6 +47,7 @@ def publish_command(
             except UserError as error:
                 problems[name] = str(error)
         tell(warehouse, settings)
+        take(warehouse, load_contracts(settings.contracts))
     if as_json:
         print_json({"releases": [release.as_dict() for release in releases], "problems": problems})
     else:

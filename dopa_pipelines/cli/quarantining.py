@@ -167,6 +167,7 @@ def replay_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import replay
     from dopa_pipelines.publishing.lineage import tell
+    from dopa_pipelines.quality.scores import take
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -177,6 +178,7 @@ def replay_command(
     with open_warehouse(settings) as warehouse:
         result = replay(warehouse, contract, why=why.strip(), delivery=delivery)
         tell(warehouse, settings, contract=contract)
+        take(warehouse, [contract])
     if as_json:
         print_json(result.as_json())
         return

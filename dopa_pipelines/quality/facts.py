@@ -86,7 +86,9 @@ def of_contract(contract: Contract, standard: Standard) -> dict[str, Any]:
     described = [bool(column.description.strip() and column.description_th.strip()) for column in contract.columns]
     return {
         "contract": True,
-        "code_lists": any(column.valid_values or column.reference for column in contract.columns),
+        # A register of codes is the list itself.
+        "code_lists": str(catalogue.get("reference_data")) == "True"
+        or any(column.valid_values or column.reference for column in contract.columns),
         "linked": bool(contract.references),
         "share_of_columns_defined": round(sum(described) / len(described), 4),
         "source_named": says("data_source"),

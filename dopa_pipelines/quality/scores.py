@@ -22,6 +22,7 @@ from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from dopa_pipelines.contracts import Contract
+from dopa_pipelines.documents import DocumentError, Problem
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.model import Graph
 from dopa_pipelines.lineage.store import graph as recorded_graph
@@ -67,16 +68,21 @@ class _Worked:
         return {code: grade for code, (grade, _) in self.indicators.items()} | self.dimensions | {OVERALL: self.overall}
 
 
-def take(warehouse: Warehouse, contracts: Iterable[Contract], *, day: date | None = None) -> dict[str, list[int]]:
-    """Score datasets as they stand and keep what changed, each in a transaction of its own: ids of the scores by dataset.
+@dataclass(frozen=True)
+class Taken:
+    """Ids of the scores that were kept, by dataset (none: nothing changed), and self-assessments that are wrong."""
 
-    For the end of an ingest, a run or a release. ``day``: the day that ages and answers refer to, default today. Raises
-    :class:`~dopa_pipelines.documents.DocumentError` for a self-assessment that is wrong, after the others were scored.
+    kept: dict[str, list[int]]
+    problems: list[Problem] = field(default_factory=list)
+
+
+def take(warehouse: Warehouse, contracts: Iterable[Contract], *, day: date | None = None) -> Taken:
+    """Score datasets as they stand and keep what changed, each in a transaction of its own.
+
+    For the end of an ingest, a run or a release. ``day``: the day that ages and answers refer to, default today. The answers of a
+    self-assessment that is wrong do not count.
     """
-    from dopa_pipelines.documents import DocumentError
-
-    kept: dict[str, list[int]] = {}
-    problems = []
+    taken = Taken({})
     with warehouse.connect(Role.LOADER) as connection:
         graph = recorded_graph(connection)
         connection.commit()
@@ -84,13 +90,11 @@ def take(warehouse: Warehouse, contracts: Iterable[Contract], *, day: date | Non
             try:
                 answers = read_assessment(contract)
             except DocumentError as error:
-                problems += error.problems
+                taken.problems.extend(error.problems)
                 answers = {}
-            kept[contract.dataset] = score(connection, contract, answers, graph=graph, day=day)
+            taken.kept[contract.dataset] = score(connection, contract, answers, graph=graph, day=day)
             connection.commit()
-    if problems:
-        raise DocumentError(problems)
-    return kept
+    return taken
 
 
 def score(
@@ -299,6 +303,18 @@ def history(connection: Connection, datasets: Iterable[str], code: str = OVERALL
     return found
 
 
+def as_numbers(now: Mapping[str, Score], overall: Sequence[Score]) -> dict[str, float]:
+    """Scores of a dataset as numbers by name, to be plotted: overall, by dimension, and the change since the one before."""
+    named = {OVERALL: "quality_score"} | {item.code: f"quality_{item.name}" for item in current().dimensions}
+    found = {named[code]: item.score for code, item in now.items() if code in named and item.score is not None}
+    scores = [item.score for item in overall if item.score is not None]
+    if len(scores) > 1:
+        found["quality_trend"] = round(scores[-1] - scores[-2], 3)
+    if OVERALL in now and now[OVERALL].level is not None:
+        found["quality_level"] = float(now[OVERALL].level or 0)
+    return found
+
+
 def quality_of(connection: Connection, datasets: Iterable[str]) -> dict[str, float]:
     """The overall score of each dataset, 0 to 100, as it was last taken. A dataset that was never scored is not in it."""
     rows = connection.execute(
@@ -437,24 +453,40 @@ def _indicators(scores: Iterable[str]) -> list[str]:
     return sorted(code for code in scores if "." in code)
 
 
-_CODES: dict[str, tuple[str, ...]] = {
-    "required": ("missing",),
-    "unique": ("duplicate_key",),
-    "values": ("not_in_list",),
-    "reference": ("unknown_reference",),
-    "range": ("out_of_range", "future_date", "out_of_scope"),
-    "pattern": (
-        "bad_number", "bad_date", "impossible_date", "bad_check_digit", "bad_length", "bad_pattern", "too_long", "mojibake",
-        "ragged_line", "undecodable", "out_of_range", "future_date",
-    ),
-}  # fmt: skip
-"""Reason codes of the rows that a rule of each kind rejects."""
+_FORMS = ("bad_number", "bad_date", "impossible_date", "bad_check_digit", "bad_length", "bad_pattern", "too_long", "mojibake")
+_LIMITS = ("out_of_range", "future_date")
+_CODES: dict[tuple[str, bool], tuple[str, ...]] = {
+    ("required", True): ("missing",),
+    ("unique", False): ("duplicate_key",),
+    ("values", True): ("not_in_list",),
+    ("reference", True): ("unknown_reference",),
+    ("range", True): _LIMITS,
+    ("range", False): ("out_of_scope",),
+    ("pattern", True): _FORMS,
+    ("pattern", False): ("ragged_line", "undecodable"),
+}
+"""Reason codes of the rows that a rule of each kind rejects, of a column and of the whole row."""
+
+
+def _codes(connection: Connection, item: store.Kept) -> list[str]:
+    if item.kind == "row":
+        return [f"row_rule:{item.rule}"]
+    codes = list(_CODES.get((item.kind, item.column_name is not None), ()))
+    if item.kind == "pattern" and item.column_name:
+        # What has a form has limits, too; a column whose contract states them has a rule for them.
+        limited = connection.execute(
+            "select exists (select from quality.result where dataset = %s and column_name = %s and kind = 'range'"
+            " and severity = 'reject' and delivery_id is not distinct from %s)",
+            (item.dataset, item.column_name, item.delivery_id),
+        ).fetchone()
+        codes += [] if limited and limited[0] else list(_LIMITS)
+    return codes
 
 
 def _rejected(connection: Connection, item: store.Kept, limit: int) -> tuple[int, list[dict[str, Any]]]:
     """How many rows a rule keeps in the quarantine, of deliveries up to the result's, and where the first of them stand."""
-    codes = [f"row_rule:{item.rule}"] if item.kind == "row" else list(_CODES.get(item.kind, ()))
-    if item.severity != "reject" or not codes:
+    codes = _codes(connection, item) if item.severity == "reject" else []
+    if not codes:
         return 0, []
     exists = connection.execute("select to_regclass(%s) is not null", (f"quarantine.{item.dataset}",)).fetchone()
     if not exists or not exists[0]:
