@@ -1,6 +1,7 @@
 """The report of quality: one self-contained page in Thai and English, for stewards and the data governance council.
 
-Gathering what stands in it and drawing its pictures belong here; what a score is, is :mod:`.scores`'s. It holds no value of a row.
+Gathering what stands in it and drawing its pictures belong here; what a score is, is :mod:`.scores`'s. No value of a row is
+in it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRACTS = load_contracts(ROOT / "assets")
 STANDARD = current()
 SIGNED = "signedBy: q@dopa.example"
-HEAD = HEAD +
+HEAD = f"dataset: judged\nassessedOn: 2026-10-01\n{SIGNED}\nanswers:\n"
 
 
 def graded(code: str, results: list[Found] | None = None, answer: int | None = None, **facts: Any) -> Grade:
@@ -114,10 +114,10 @@ def assessed(make_contract: Any, text: str) -> Any:
 WRONG = {
     "unknown indicator": (HEAD +
                           "  - {indicator: '3.7', level: 2, evidence: x}", 5, "'3.7' is not known"),
-    "computed": (HEAD +
-                 "  - {indicator: '3.1', level: 2, evidence: x}\n  - {indicator: '2.3', level: 4, evidence: x}", 6, "is computed"),
-    "twice": (HEAD +
-              "  - {indicator: '3.1', level: 2, evidence: x}\n  - {indicator: '3.1', level: 4, evidence: x}", 6, "answered twice"),
+    "computed": (HEAD + "  - {indicator: '3.1', level: 2, evidence: x}\n"
+                 "  - {indicator: '2.3', level: 4, evidence: x}", 6, "is computed"),
+    "twice": (HEAD + "  - {indicator: '3.1', level: 2, evidence: x}\n"
+              "  - {indicator: '3.1', level: 4, evidence: x}", 6, "answered twice"),
     "level": (HEAD +
               "  - {indicator: '3.1', level: 5, evidence: x}", 5, "less than or equal to 4"),
     "unsigned": ("dataset: judged\nassessedOn: 2026-10-01\nanswers:\n"
