@@ -66,7 +66,7 @@ def test_a_score_is_what_its_results_facts_and_answers_come_to(table: Callable[.
     assert found["1.5"].level == 1  # no column is described in Thai
     assert found["3.1"].level == 3
     assert found["3.2"].level == 1  # nobody answered
-    assert (found["3"].level, found["3"].score) == (2.0, 33.333)  # (66.667 + 0) / 2, as scores are kept
+    assert (found["3"].level, found["3"].score) == (2.0, 33.334)  # (66.667 + 0) / 2
     five = [found[code].score or 0 for code in "12345"]
     assert found["0"].score == pytest.approx(sum(five) / 5, abs=0.001)
     assert scores.quality_of(connection, ["scored_once", "no_such_dataset"]) == {"scored_once": found["0"].score}
