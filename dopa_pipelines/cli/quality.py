@@ -9,7 +9,6 @@ import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 class _Group(TyperGroup):
     """``dopa quality [DATASET]`` is ``dopa quality show [DATASET]``: what is no command is a dataset."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         first = args[0] if args else None
         if first not in self.commands and first not in ("--help", "-h"):
             args = ["show", *args]

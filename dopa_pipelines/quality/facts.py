@@ -154,6 +154,7 @@ def timeliness(contract: Contract, came: Sequence[Arrival], newest: date | None,
     values: dict[str, Any] = {"delivery_delay_days": None, "age_years": None, "days_after_due": None}
     if not came:
         return Facts(values)
+    of: date | None
     dated = [item for item in came if item.of is not None]
     if dated:
         last = max(item.of for item in dated if item.of is not None)

@@ -283,9 +283,9 @@ def radar(levels: Mapping[str, float | None], *, size: int = 320, words: bool = 
     drawn.append(f'<polygon class="area" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
     drawn += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{3.5 if words else 2}"/>' for x, y in points]
     if words:
-        for part, level in ((1 / 3, 2), (2 / 3, 3), (1.0, 4)):
+        for part, tick in ((1 / 3, 2), (2 / 3, 3), (1.0, 4)):
             x, y = at(0, part)
-            drawn.append(f'<text class="tick" x="{x + 4:.1f}" y="{y + 12:.1f}">{level}</text>')
+            drawn.append(f'<text class="tick" x="{x + 4:.1f}" y="{y + 12:.1f}">{tick}</text>')
         for place, (code, word) in enumerate(RADAR_WORDS):
             x, y = at(place, 1.12)
             anchor = "middle" if abs(x - cx) < 5 else "start" if x > cx else "end"
