@@ -99,6 +99,22 @@ def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
             context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")
+    _score(platform, context)
+
+
+def _score(platform: Platform, context: dg.InitResourceContext) -> None:
+    """Score the datasets again: models were built and extracts released since their deliveries. A failure here fails no run."""
+    from dopa_pipelines.contracts import load_contracts
+    from dopa_pipelines.quality import scores
+
+    try:
+        taken = scores.take(platform.warehouse, load_contracts(platform.settings.contracts))
+        said = [str(problem) for problem in taken.problems]
+    except (psycopg.Error, UserError) as error:
+        said = [f"the datasets were not scored; the next run makes up for it: {error}"]
+    if context.log is not None:
+        for text in said:
+            context.log.warning(text)
 
 
 def trace_link(portal: str, name: str) -> dg.MetadataValue[Any]:

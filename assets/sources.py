@@ -79,6 +79,7 @@ def source_asset(
         except Rejected as refusal:  # a feed that does not answer
             problem = str(refusal)
         yield from _results(context, contract, platform, key, deliveries, problem, months)
+        _score(context, contract, platform, key)
 
     return load
 
@@ -282,6 +283,20 @@ def _results(
         yield _rule_result(contract, key, name, [found.get(rule.name) or None for rule in rules], rules)
     if facts.exists and not problems and facts.reconciled and not looked.blocking:
         platform.passed.add(contract.table)
+
+
+def _score(context: dg.AssetExecutionContext, contract: Contract, platform: Platform, key: dg.AssetKey) -> None:
+    """Score the dataset after its deliveries; the asset shows score and trend as numbers that the UI plots."""
+    from dopa_pipelines.quality import scores
+
+    for problem in scores.take(platform.warehouse, [contract]).problems:
+        context.log.warning(str(problem))
+    with platform.warehouse.connect() as connection:
+        overall = scores.history(connection, [contract.dataset], limit=2).get(contract.dataset, [])
+        now = scores.latest(connection, contract.dataset)
+    numbers = scores.as_numbers(now, overall)
+    if numbers:
+        context.log_event(dg.AssetObservation(asset_key=key, metadata=numbers))
 
 
 def repair_rows(contract: Contract) -> str:

@@ -33,6 +33,7 @@ def check_command(
     from dopa_pipelines.contracts import dbt_sources, load_contracts
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.sources import source_problems
+    from dopa_pipelines.quality.assessment import load_assessments
     from dopa_pipelines.quality.models import test_problems
     from dopa_pipelines.quality.rules import problems as rule_problems
     from dopa_pipelines.settings import load_settings
@@ -44,6 +45,7 @@ def check_command(
     problems = [*contracts.problems, *publications.problems, *rule_problems(contracts)]
     written = dbt_sources.write(contracts, settings.root / "dbt_project") if write and not contracts.problems else []
     problems += dbt_sources.drift(contracts, settings.root / "dbt_project")
+    problems += load_assessments(contracts, settings.contracts).problems
     project = Project(settings)
     problems += test_problems(project.models, settings.root / "dbt_project")
     models = {model.target: set(model.columns) for model in project.models}

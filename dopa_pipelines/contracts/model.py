@@ -315,11 +315,12 @@ class TeamMember:
 
 @dataclass(frozen=True)
 class ServiceLevel:
-    """Frequency of deliveries in days (0: ad hoc) and years of retention."""
+    """Frequency of deliveries in days (0: ad hoc), years of retention, days after its own day by which a delivery is due."""
 
     frequency_days: int = 0
     frequency: str = ""
     retention_years: int | None = None
+    latency_days: int | None = None
 
 
 @dataclass(frozen=True)

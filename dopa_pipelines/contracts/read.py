@@ -652,7 +652,7 @@ class _Reader:
         return found
 
     def service_level(self) -> ServiceLevel:
-        days, text, years = 0, "", None
+        days, text, years, latency = 0, "", None, None
         for item in self.odcs.slaProperties or []:
             if item.property == "frequency" and item.value is not None:
                 unit = str(item.unit or "d")[0].lower()
@@ -660,7 +660,9 @@ class _Reader:
                 text = f"{item.value} {item.unit}"
             elif item.property == "retention" and item.value is not None:
                 years = int(float(item.value))
-        return ServiceLevel(days, text, years)
+            elif item.property == "latency" and item.value is not None:
+                latency = int(float(item.value) * UNIT_DAYS.get(str(item.unit or "d")[0].lower(), 1))
+        return ServiceLevel(days, text, years, latency)
 
     def gd_catalog(self, value: Any) -> dict[str, Any]:
         at = self.custom_line("gdCatalog")
