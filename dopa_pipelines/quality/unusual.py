@@ -18,7 +18,7 @@ The method, with its sources, is in ``docs/quality_methods.md``; in short, for e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -41,6 +41,8 @@ MIN_HISTORY: Mapping[Cadence, int] = {"daily": 28, "weekly": 10, "monthly": 8, "
 WINDOW_DAYS: Mapping[Cadence, int] = {"daily": 400, "weekly": 1100, "monthly": 2600, "other": 4000}
 HALF_LIFE_DAYS: Mapping[Cadence, float] = {"daily": 150, "weekly": 365, "monthly": 730, "other": 1500}
 """After so long a delivery counts half."""
+NEW_LEVEL = 3
+"""So many unusual deliveries in a row are a new level."""
 MOST_CATEGORIES = 30
 """A column with more values than that is not watched by category."""
 QUANTILES = ("q0", "q1", "q5", "q25", "q50", "q75", "q95", "q99", "q100")
@@ -152,10 +154,17 @@ class _Group:
 
 
 class Watch:
-    """The figures of deliveries in the order of their days, ready to be judged one after the other."""
+    """The figures of deliveries in the order of their days, ready to be judged one after the other.
 
-    def __init__(self, seen: Sequence[Seen]) -> None:
+    ``told``: place, aspect and column of what was found unusual before. It is not learned from, unless it stayed so for
+    :data:`NEW_LEVEL` deliveries; judging adds to it.
+    """
+
+    def __init__(self, seen: Sequence[Seen], told: Iterable[tuple[int, Aspect, str | None]] = ()) -> None:
         self.seen = list(seen)
+        self.told: dict[tuple[Aspect, str | None], set[int]] = {}
+        for place, aspect, column in told:
+            self.told.setdefault((aspect, column), set()).add(place)
         self.days = np.array([item.day.toordinal() for item in self.seen], dtype=np.float64)
         self.rows = np.array([item.rows for item in self.seen], dtype=np.float64)
         self.names = list(dict.fromkeys(name for item in self.seen for name in item.columns))
@@ -174,14 +183,29 @@ class Watch:
         if place - first < needed:
             return Verdict(day, False, place - first, needed, cadence)
         groups = list(self._groups(window))
+        for group in groups:
+            self._forget(group, window)
         design = _design(self.days[window], cadence)
         predicted = _predict([series for group in groups for series in group.members], design)
         budget = min(0.5, alarms_per_year * gap / 365.25)
-        return Verdict(day, True, place - first, needed, cadence, self._findings(window, groups, predicted, budget))
+        findings = self._findings(window, groups, predicted, budget)
+        for item in findings:
+            if item.unusual:
+                self.told.setdefault((item.aspect, item.column), set()).add(place)
+        return Verdict(day, True, place - first, needed, cadence, findings)
+
+    def _forget(self, group: _Group, window: slice) -> None:
+        """Leave out of a group what was told of it, but not what has become usual."""
+        places = sorted(place for place in self.told.get((group.aspect, group.column), ()) if place in range(window.start, window.stop - 1))
+        for place in places:
+            run = [near for near in range(place - NEW_LEVEL + 1, place + NEW_LEVEL) if near in places]
+            if not any(all(start + step in run for step in range(NEW_LEVEL)) for start in run):
+                for series in group.members:
+                    series.y[place - window.start] = np.nan
 
     def _groups(self, window: slice) -> Iterator[_Group]:
         rows = self.rows[window]
-        yield _Group("rows", None, [_Series("rows", "rows", np.log(rows + 0.5), np.zeros_like(rows), rows)])
+        yield _Group("rows", None, [_Series("rows", "rows", np.log(rows + 0.5), np.zeros_like(rows), rows, rows)])
         for name in self.names:
             column = self._column(name)
             present = column.missing[window]
@@ -409,9 +433,9 @@ class _Design:
 
 _REACH: Mapping[str, Mapping[str, float]] = {
     #         level, trend a year, day of the week, closed, day after, wave of the year, month
-    "rows": {"level": 30, "trend": 0.3, "weekday": 2.0, "closed": 1.0, "after": 0.5, "wave": 0.15, "month": 0.10},
-    "share": {"level": 30, "trend": 0.5, "weekday": 0.5, "closed": 0.5, "after": 0.2, "wave": 0.15, "month": 0.08},
-    "number": {"level": 30, "trend": 0.5, "weekday": 0.3, "closed": 0.2, "after": 0.1, "wave": 0.10, "month": 0.05},
+    "rows": {"level": 30, "trend": 0.2, "weekday": 2.0, "closed": 1.0, "after": 0.5, "wave": 0.15, "month": 0.10},
+    "share": {"level": 30, "trend": 0.2, "weekday": 0.5, "closed": 0.5, "after": 0.2, "wave": 0.10, "month": 0.08},
+    "number": {"level": 30, "trend": 0.2, "weekday": 0.3, "closed": 0.2, "after": 0.1, "wave": 0.08, "month": 0.05},
 }
 
 
@@ -454,34 +478,42 @@ def _predict(series: list[_Series], design: _Design) -> list[_Predicted]:
     y = np.stack([one.y[:-1] for one in series])
     x, x_new = design.x[:-1], design.x[-1]
     prior = 1 / np.stack([design.reach[one.kind] for one in series]) ** 2
+    kinds = [one.kind for one in series]
     there = np.isfinite(y)
     y = np.where(there, y, 0.0)
     noise = np.stack([one.noise[:-1] for one in series])
     noise = np.where(np.isfinite(noise), noise, 0.0)
     counted = [index for index, one in enumerate(series) if one.kind != "number"]
+    counts = np.array([series[index].kind == "rows" for index in counted])
+    total = np.nan_to_num(np.stack([series[index].total[:-1] for index in counted]))
     middle = _median(y, there)
     fitted = np.broadcast_to(middle[:, None], y.shape)
-    spread = np.maximum(1.4826 * _median(np.abs(y - fitted), there), 1e-6) ** 2
+    spread = np.maximum(1.4826 * _median(np.abs(y - fitted), there), 1e-4) ** 2
     leverage = np.zeros_like(y)
     solved = np.zeros((len(series), x.shape[1]))
     inverse = np.zeros((len(series), x.shape[1], x.shape[1]))
-    robust = np.ones_like(y)
-    for turn in range(8):
-        if counted:
-            noise[counted] = _sampling([series[index] for index in counted], fitted[counted])
-        variance = noise + spread[:, None]
-        off = np.abs(y - fitted) / np.sqrt(variance)
-        if turn < 5:
+    reached = np.zeros_like(y)
+    # Products of every two terms, so that all series are fitted by one multiplication.
+    squares = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+    for turn in range(7):
+        noise[counted] = _sampling(counts, total, fitted[counted])
+        # Terms are held back by what such series usually vary by: a last value must not bend a fit through few that agree.
+        variance = noise + _moderated(spread, _free(design, there, leverage), kinds)[0][:, None]
+        # Off a fit that did not know it, as a last value can draw the fit to itself (Handschin and others 1975).
+        off = np.abs(y - fitted) / (1 - leverage) / np.sqrt(variance + reached)
+        if turn < 4:
             robust = np.minimum(1.0, 1.5 / np.maximum(off, 1e-9))
         else:
             robust = np.where(off < 5.0, (1 - np.minimum(off / 5.0, 1) ** 2) ** 2, 0.0)
         weight = np.where(there, design.weight * robust / variance, 0.0)
-        normal = np.einsum("sn,np,nq->spq", weight, x, x, optimize=True)
+        normal = (weight @ squares).reshape(inverse.shape)
         normal[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += prior
         inverse = np.linalg.inv(normal)
-        solved = np.einsum("spq,sq->sp", inverse, (weight * (y - middle[:, None])) @ x)
+        solved = np.matvec(inverse, (weight * (y - middle[:, None])) @ x)
         fitted = middle[:, None] + solved @ x.T
-        leverage = np.clip(weight * np.einsum("np,spq,nq->sn", x, inverse, x, optimize=True), 0, 0.95)
+        reached = inverse.reshape(len(series), -1) @ squares.T
+        leverage = np.clip(weight * reached, 0, 0.95)
+        reached = reached / (1 - leverage)
         spread = _spread(y - fitted, noise, leverage, there, spread)
     # What each delivery is off a fit that did not know it.
     missed = np.where(there, (y - fitted) / (1 - leverage), 0.0)
@@ -489,13 +521,17 @@ def _predict(series: list[_Series], design: _Design) -> list[_Predicted]:
     level, missed = _follow(missed, scale, there)
     spread = _spread(missed * np.sqrt(1 - leverage), noise, np.zeros_like(leverage), there, spread, plain=True)
     unsure = np.einsum("p,spq,q->s", x_new, inverse, x_new)
-    freedom = np.maximum(1.0, 0.8 * ((design.weight * there).sum(1) - leverage.sum(1)))
-    spread, freedom = _moderated(spread, freedom, [one.kind for one in series])
+    spread, freedom = _moderated(spread, _free(design, there, leverage), kinds)
     mean = middle + solved @ x_new + level
     return [
         _Predicted(float(m), float(s + u), float(f * ((s + u) / s) ** 2))
         for m, s, u, f in zip(mean, spread, unsure, freedom, strict=True)
     ]
+
+
+def _free(design: _Design, there: npt.NDArray[np.bool_], leverage: Array) -> Array:
+    """Degrees of freedom of the spread: deliveries less what the fit took, at the efficiency of Qn."""
+    return np.maximum(1.0, 0.8 * ((design.weight * there).sum(1) - leverage.sum(1)))
 
 
 def _moderated(spread: Array, freedom: Array, kinds: list[str]) -> tuple[Array, Array]:
@@ -511,23 +547,19 @@ def _moderated(spread: Array, freedom: Array, kinds: list[str]) -> tuple[Array, 
     return moderated, free
 
 
-def _sampling(series: list[_Series], fitted: Array) -> Array:
+def _sampling(counts: npt.NDArray[np.bool_], total: Array, fitted: Array) -> Array:
     """Sampling variance of the logarithm of a Poisson count, or the logit of a binomial share, at what was fitted."""
-    found = np.empty_like(fitted)
-    for index, one in enumerate(series):
-        if one.kind == "rows":
-            found[index] = 1 / (np.exp(np.clip(fitted[index], -20, 40)) + 0.5)
-        else:
-            share = 1 / (1 + np.exp(-np.clip(fitted[index], -30, 30)))
-            total = np.nan_to_num(one.total[:-1])
-            found[index] = 1 / (total * share * (1 - share) + 0.5)
-    return found
+    bound = np.exp(np.clip(fitted, -30, 30))
+    return np.asarray(1 / (np.where(counts[:, None], bound, total * bound / (1 + bound) ** 2) + 0.5))
 
 
 def _median(values: Array, there: npt.NDArray[np.bool_]) -> Array:
-    if there.all():
-        return np.asarray(np.median(values, axis=1))
-    return np.array([np.median(row[seen]) if seen.any() else 0.0 for row, seen in zip(values, there, strict=True)])
+    """Of each row, the median of what is there; 0 where nothing is."""
+    ordered = np.sort(np.where(there, values, np.inf), axis=1)
+    seen = there.sum(1)
+    rows = np.arange(len(values))
+    found = (ordered[rows, np.maximum(seen - 1, 0) // 2] + ordered[rows, seen // 2]) / 2
+    return np.asarray(np.where(seen > 0, found, 0.0))
 
 
 def _spread(
@@ -586,10 +618,10 @@ def _follow(missed: Array, scale: Array, there: npt.NDArray[np.bool_]) -> tuple[
             best = np.where(better, found, best)
             level = np.where(better, followed[:, -1], level)
             left = np.where(better[:, None], rest, left)
-    if size >= 3:
-        last = left[:, -3:]
-        beyond = np.abs(last) > 3 * scale[:, -3:]
-        moved = beyond.all(1) & (np.abs(np.sign(last).sum(1)) == 3)
+    if size >= NEW_LEVEL:
+        last = left[:, -NEW_LEVEL:]
+        beyond = there[:, -NEW_LEVEL:] & (np.abs(last) > 3 * scale[:, -NEW_LEVEL:])
+        moved = beyond.all(1) & (np.abs(np.sign(last).sum(1)) == NEW_LEVEL)
         level = np.where(moved, level + np.median(last, axis=1), level)
     return level, left
 
