@@ -1,13 +1,13 @@
 """What is unusual in a delivery without any rule: each of its figures held against its own history.
 
-Figures come from profiles (``quality.profile``): rows, missing values, counts of categories, quantiles and mean of numbers. What a
-delivery *must* be is a contract's rule; how it is profiled is the profiles' module. Nothing here reads data.
+Figures come from profiles (``quality.profile``): rows, missing values, counts of categories, quantiles and mean of numbers. What
+a delivery *must* be is a contract's rule; how it is profiled is the profiles' module. Nothing here reads data.
 
 The method, with its sources, is in ``docs/quality_methods.md``; in short, for each series of figures on a scale where effects add
 (logarithm of counts, logit of shares, numbers in units of their own spread):
 
-- a robust regression on trend and season (M-estimation by reweighting: Huber 1964, Holland & Welsch 1977) whose seasonal terms are
-  shrunk towards none by a prior, so that two years, or one, are enough to start with;
+- a robust regression on trend and season (M-estimation by reweighting: Huber 1964, Holland & Welsch 1977) whose terms are shrunk
+  towards none by a prior, so that two years, or one, are enough to start with;
 - a level that follows slow drift (robust exponential smoothing: Gelper, Fried & Croux 2010) where that has predicted better;
 - the spread of what such predictions missed, by Qn or the median absolute deviation (Rousseeuw & Croux 1993; Hampel 1974), never
   less than the sampling error of a count (Poisson, binomial) or a quantile;
@@ -17,6 +17,7 @@ The method, with its sources, is in ``docs/quality_methods.md``; in short, for e
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dopa_pipelines.thai.holidays import holidays
+from dopa_pipelines.contracts.model import Contract
+from dopa_pipelines.quality.store import Connection, Dimension, Result
+from dopa_pipelines.thai.holidays import holidays, is_closed
 
 Aspect = Literal["rows", "missing", "categories", "new_values", "numbers", "repeated"]
 Cadence = Literal["daily", "weekly", "monthly", "other"]
@@ -51,8 +54,8 @@ WATCHED = (2, 3, 4, 5, 6)
 QUANTILE_ERROR = (1.57, 1.01, 0.93, 1.01, 1.57)
 """Sampling error of those quantiles of a normal sample, in interquartile ranges over the root of its size: sqrt(p(1-p))/f."""
 USUAL_SPREAD: Mapping[str, tuple[float, float]] = {"rows": (0.06, 6), "share": (0.08, 8), "number": (0.05, 8)}
-"""What series of each kind usually vary by beside sampling (6 % of the rows, 0.08 of a logit, 0.05 of an interquartile range), and how
-many deliveries' worth that knowledge is. It matters in the first year and is forgotten later."""
+"""What series of each kind usually vary by beside sampling (6 % of the rows, 0.08 of a logit, 0.05 of an interquartile range), and
+how many deliveries' worth that knowledge is. It matters in the first year and is outweighed later."""
 SMALLEST = {"rows": 0.05, "share": 0.01, "number": 0.1}
 """What nobody wants to be told: rows off by less than 5 %, shares by less than a point, numbers by less than a tenth of their
 interquartile range, however certain it is."""
@@ -113,6 +116,118 @@ def judge(history: Sequence[Seen], new: Seen, *, alarms_per_year: float = ALARMS
     return Watch([*before, new]).judge(len(before), alarms_per_year=alarms_per_year)
 
 
+# -- what is kept -------------------------------------------------------------------------------------------------------
+
+_SPEAKS_TO: Mapping[Aspect, tuple[Dimension, str]] = {
+    "rows": ("accuracy_completeness", "1.3"),
+    "missing": ("accuracy_completeness", "1.3"),
+    "categories": ("accuracy_completeness", "1.2"),
+    "new_values": ("accuracy_completeness", "1.2"),
+    "numbers": ("accuracy_completeness", "1.2"),
+    "repeated": ("consistency", "2.3"),
+}
+"""Dimension and indicator of the national standard: completeness check, error-check tool, duplicate check."""
+
+
+def look(connection: Connection, contract: Contract, delivery: int) -> list[Result]:
+    """Hold a profiled delivery against the profiles of those before it, which are of the same place and came for earlier days.
+
+    A result for every figure that is watched, unusual or not, so that an incident closes when the next delivery is as usual; one
+    that says so where there is not enough history; none where the delivery was not profiled. Nothing is written.
+    """
+    seen, places = _profiled(connection, contract, delivery)
+    if not seen:
+        return []
+    where = {item.delivery: place for place, item in enumerate(seen)}
+    told = connection.execute(
+        "select delivery_id, detail ->> 'aspect', column_name from quality.result"
+        " where dataset = %s and kind = 'unusual' and not passed and delivery_id = any(%s)",
+        (contract.dataset, places),
+    ).fetchall()
+    watch = Watch(seen, [(where[number], aspect, column) for number, aspect, column in told if number != delivery])
+    return results(contract.dataset, watch.judge(len(seen) - 1))
+
+
+def results(dataset: str, verdict: Verdict) -> list[Result]:
+    """A verdict as results to be kept."""
+    day = verdict.day.isoformat()
+    if not verdict.enough:
+        en = f"not enough history: {verdict.history} deliveries, {verdict.needed} are needed"
+        th = f"ประวัติยังไม่พอ มี {verdict.history} ครั้ง ต้องมีอย่างน้อย {verdict.needed} ครั้ง"
+        detail = {"enough": False, "history": verdict.history, "needed": verdict.needed, "day": day, "en": en, "th": th}
+        return [Result(dataset, "unusual", "unusual", "accuracy_completeness", "warn", True, indicator="1.2", detail=detail)]
+    found = []
+    for item in verdict.findings:
+        dimension, indicator = _SPEAKS_TO[item.aspect]
+        rule = f"unusual_{item.aspect}" + (f"_{item.column}" if item.column else "")
+        detail = {
+            "aspect": item.aspect, "figure": item.figure, "expected": item.expected, "low": item.low, "high": item.high,
+            "score": round(item.score, 2), "chance": item.chance, "history": verdict.history, "day": day,
+            "en": item.en, "th": item.th,
+        }  # fmt: skip
+        found.append(
+            Result(
+                dataset, rule, "unusual", dimension, "warn", not item.unusual,
+                value=item.value, indicator=indicator, column=item.column, detail=detail,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _profiled(connection: Connection, contract: Contract, delivery: int) -> tuple[list[Seen], list[int]]:
+    """The deliveries up to one that tell of the same place, each day's last, oldest first; and their numbers."""
+    found = connection.execute(
+        "select id, file, scope, coalesce(as_of, (received_at at time zone 'Asia/Bangkok')::date) from ops.delivery"
+        " where dataset = %s and status = 'loaded' and not replayed and id <= %s"
+        " and id in (select delivery_id from quality.profile where dataset = %s) order by id",
+        (contract.dataset, delivery, contract.dataset),
+    ).fetchall()
+    days: dict[int, date] = {}
+    of_place: dict[int, tuple[str, ...]] = {}
+    for number, file, scope, received in found:
+        days[number], of_place[number] = _of(contract, file or "", scope or [], received)
+    if delivery not in days:
+        return [], []
+    day, place = days[delivery], of_place[delivery]
+    last = {days[number]: number for number in days if of_place[number] == place and days[number] < day} | {day: delivery}
+    chosen = [last[key] for key in sorted(last)]
+    rows: dict[int, int] = {}
+    columns: dict[int, dict[str, Mapping[str, Any]]] = {number: {} for number in chosen}
+    personal = {column.name for column in contract.columns if column.is_personal}
+    # Of what was profiled twice the last holds.
+    for number, name, count, facts in connection.execute(
+        "select distinct on (delivery_id, column_name) delivery_id, column_name, rows, facts from quality.profile"
+        " where dataset = %s and delivery_id = any(%s) order by delivery_id, column_name, id desc",
+        (contract.dataset, chosen),
+    ):
+        if name is None:
+            rows[number] = int(facts.get("rows", count))
+        else:
+            rows.setdefault(number, count)
+            # What is found is shown to people: of a personal column no value may be among it.
+            columns[number][name] = (
+                {key: facts[key] for key in ("missing", "shapes") if key in facts} if name in personal else facts
+            )
+    return [Seen(days[number], rows[number], columns[number], number) for number in chosen], chosen
+
+
+def _of(contract: Contract, file: str, scope: Sequence[Mapping[str, str]], received: date) -> tuple[date, tuple[str, ...]]:
+    """The day that a delivery is of, by its scope, its file's name, or when it came; and the place, where its scope is one."""
+    stated = contract.business_date_of(file)
+    place = []
+    for part in contract.load.scope:
+        values = {row.get(part.column) for row in scope}
+        if len(values) != 1:
+            continue
+        value = str(values.pop())
+        if part.granularity == "value" and not contract.column(part.column).physical_type.startswith(("date", "timestamp")):
+            place.append(value)
+        elif stated is None:
+            with contextlib.suppress(ValueError):
+                stated = date.fromisoformat(value[:10])
+    return stated or received, tuple(place)
+
+
 # -- the series of a dataset --------------------------------------------------------------------------------------------
 
 
@@ -131,8 +246,6 @@ class _Series:
     unit: float = 1.0
     origin: float = 0.0
     logarithm: bool = False
-    day_zero: float | None = None
-    """Where the numbers are dates: the ordinal from which they are counted."""
 
     def shown(self, y: float) -> float:
         """A value of ``y`` in the figure's own unit."""
@@ -196,7 +309,9 @@ class Watch:
 
     def _forget(self, group: _Group, window: slice) -> None:
         """Leave out of a group what was told of it, but not what has become usual."""
-        places = sorted(place for place in self.told.get((group.aspect, group.column), ()) if place in range(window.start, window.stop - 1))
+        places = sorted(
+            place for place in self.told.get((group.aspect, group.column), ()) if place in range(window.start, window.stop - 1)
+        )
         for place in places:
             run = [near for near in range(place - NEW_LEVEL + 1, place + NEW_LEVEL) if near in places]
             if not any(all(start + step in run for step in range(NEW_LEVEL)) for start in run):
@@ -265,7 +380,7 @@ class Watch:
         of = f"{self.seen[place].day:%Y-%m-%d}"
         return [
             Finding(
-                "repeated", None, "content", float(same), 0.0, 0.0, 0.0, 0.0, 0.0 if same and not usual else 1.0, same and not usual,
+                "repeated", None, "content", float(same), 0.0, 0.0, 0.0, 0.0, float(usual or not same), same and not usual,
                 f"the same content as the delivery of {of}" if same else "content of its own",
                 f"เนื้อหาเหมือนกับชุดที่ส่งของวันที่ {of}" if same else "เนื้อหาไม่ซ้ำกับที่เคยส่ง",
             )
@@ -274,7 +389,9 @@ class Watch:
     def _print(self, place: int) -> str:
         if place not in self._prints:
             item = self.seen[place]
-            facts = [(name, one.get("missing"), one.get("quantiles"), one.get("top")) for name, one in sorted(item.columns.items())]
+            facts = [
+                (name, one.get("missing"), one.get("quantiles"), one.get("top")) for name, one in sorted(item.columns.items())
+            ]
             self._prints[place] = repr((item.rows, facts))
         return self._prints[place]
 
@@ -293,8 +410,8 @@ class _Column:
         self.quantiles = np.full((len(QUANTILES), size), np.nan)
         self.mean = np.full(size, np.nan)
         self.dates = False
-        self.whole = np.zeros(size, dtype=bool)
-        """Whether the kept values are all there are."""
+        self.counted = np.full(size, np.nan)
+        """The rows whose values were counted, which may be a sample; NaN where not all values are kept."""
         counts: dict[str, Array] = {}
         for place, item in enumerate(seen):
             facts = item.columns.get(name)
@@ -310,9 +427,10 @@ class _Column:
                 mean = facts.get("mean")
                 if not dates and isinstance(mean, int | float):
                     self.mean[place] = mean
-            top = facts.get("top") or ()
+            top = _counts_of(facts)
             filled = item.rows - self.missing[place]
-            self.whole[place] = bool(top) and sum(count for _, count in top) >= filled
+            if top or not filled:
+                self.counted[place] = sum(count for _, count in top)
             if len(counts) <= 20 * MOST_CATEGORIES:
                 for value, count in top:
                     counts.setdefault(str(value), np.zeros(size))[place] = count
@@ -322,32 +440,32 @@ class _Column:
         self.first = np.where(seen_at.any(1), seen_at.argmax(1), size) if counts else np.zeros(0, dtype=np.int64)
 
     def categories(self, window: slice, rows: Array) -> Iterator[_Group]:
-        """Counts of each category, and of values that were never seen before; nothing where values are too many to be categories."""
-        whole = self.whole[window]
-        if not len(self.values) or whole[:-1].mean() < 0.9 or not (whole[-1] or rows[-1] == self.missing[window][-1]):
+        """Counts of each category, and of values never seen before; nothing where values are too many to be categories."""
+        counted = self.counted[window]
+        whole = np.isfinite(counted)
+        if not len(self.values) or whole[:-1].mean() < 0.9 or not whole[-1]:
             return
         counts = self.counts[:, window]
         known = np.flatnonzero(counts[:, :-1].sum(1) > 0)
         if not 1 < len(known) <= MOST_CATEGORIES:
             return
-        filled = np.where(whole, rows - self.missing[window], np.nan)
-        shares = counts[known, :-1].sum(1) / np.nansum(filled[:-1])
+        shares = counts[known, :-1].sum(1) / np.nansum(counted[:-1])
         members = [
-            _share(self.values[index], np.where(whole, counts[index], np.nan), filled)
+            _share(self.values[index], np.where(whole, counts[index], np.nan), counted)
             for index, share in zip(known, shares, strict=True)
-            if share * filled[-1] >= 2 or counts[index, -1] >= 5
+            if share * counted[-1] >= 2 or counts[index, -1] >= 5
         ]
         if members:
             yield _Group("categories", self.name, members)
         # Of each delivery the rows whose value no earlier one had. The first ones, where everything is new, say nothing.
         begun = window.start
         size = window.stop - begun
-        new = np.bincount(
-            np.clip(self.first - begun, 0, size), weights=self._at_first(), minlength=size + 1
-        )[:size]  # fmt: skip
+        new = np.bincount(np.clip(self.first - begun, 0, size), weights=self._at_first(), minlength=size + 1)[:size].astype(
+            np.float64
+        )
         warm = min(12, size // 3)
         new = np.where(np.arange(size) < warm, np.nan, np.where(whole, new, np.nan))
-        yield _Group("new_values", self.name, [_share("new", new, filled)])
+        yield _Group("new_values", self.name, [_share("new", new, counted)])
 
     def _at_first(self) -> Array:
         """The rows that each value had when it was first seen."""
@@ -374,15 +492,16 @@ class _Column:
         if not unit > 0:
             wide = float(np.median(past[6] - past[2])) / 3.3
             unit, origin, step, logarithm = (wide or abs(float(middle)) or 1.0), float(middle), float(whole), False
-        members = []
+        members: list[_Series] = []
+
+        def add(figure: str, values: Array, noise: Array) -> None:
+            y = ((np.log(values) if logarithm else values) - origin) / unit
+            members.append(_Series(figure, "number", y, noise, unit=unit, origin=origin, logarithm=logarithm))
+
         for place, error in zip(WATCHED, QUANTILE_ERROR, strict=True):
-            raw = np.log(quantiles[place]) if logarithm else quantiles[place]
-            noise = error**2 / filled + (0.5 * step / unit) ** 2
-            members.append(_Series(QUANTILES[place], "number", (raw - origin) / unit, noise, unit=unit, origin=origin, logarithm=logarithm))
+            add(QUANTILES[place], quantiles[place], error**2 / filled + (0.5 * step / unit) ** 2)
         if np.isfinite(mean[-1]) and (not logarithm or (mean[np.isfinite(mean)] > 0).all()):
-            raw = np.log(mean) if logarithm else mean
-            noise = 0.8**2 / filled
-            members.append(_Series("mean", "number", (raw - origin) / unit, noise, unit=unit, origin=origin, logarithm=logarithm))
+            add("mean", mean, 0.8**2 / filled)
         yield _Group("numbers", self.name, members)
 
 
@@ -397,6 +516,16 @@ def _numbers_of(facts: Mapping[str, Any]) -> tuple[Array, bool] | None:
         return np.array(found, dtype=np.float64), False
     except (TypeError, ValueError):
         return None
+
+
+def _counts_of(facts: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Values with their counts (shapes, where values are personal) if all there are were kept; nothing otherwise."""
+    kept = facts.get("top") or facts.get("shapes") or ()
+    distinct = facts.get("distinct") if facts.get("top") else len(kept)
+    # The number of values may be an estimate, and a sample may lack a rare one.
+    if not kept or len(kept) > 2 * MOST_CATEGORIES or (distinct is not None and len(kept) < 0.8 * distinct):
+        return []
+    return [(str(value), int(count)) for value, count in kept]
 
 
 def _share(figure: str, count: Array, total: Array) -> _Series:
@@ -423,8 +552,8 @@ def _cadence(days: Array) -> tuple[Cadence, float]:
 
 @dataclass
 class _Design:
-    """Terms of the regression at each delivery (the last is the one to be judged), how far each may move a series of rows, shares or
-    numbers (a standard deviation), and how much a delivery counts."""
+    """Terms of the regression at each delivery (the last is the one to be judged), how far each may move a series of rows, shares
+    or numbers (a standard deviation), and how much a delivery counts."""
 
     x: Array
     reach: Mapping[str, Array]
@@ -451,7 +580,9 @@ def _design(days: Array, cadence: Cadence) -> _Design:
         terms += [("weekday", (weekday == number).astype(np.float64)) for number in range(7)]
         terms.append(("closed", closed.astype(np.float64)))
         shut = weekday >= 5
-        yesterday = np.array([(day := date.fromordinal(int(item) - 1)).weekday() >= 5 or day in holidays(day.year) for item in days])
+        yesterday = np.array(
+            [(day := date.fromordinal(int(item) - 1)).weekday() >= 5 or day in holidays(day.year) for item in days]
+        )
         terms.append(("after", (~shut & yesterday & (weekday != 0)).astype(np.float64)))
         terms += [("wave", np.cos(angle)), ("wave", np.sin(angle))]
     elif cadence in ("weekly", "monthly"):
@@ -466,7 +597,7 @@ def _design(days: Array, cadence: Cadence) -> _Design:
 
 @dataclass
 class _Predicted:
-    """What a series was expected to be: on its own scale, with the variance that is not sampling, and the freedom of that variance."""
+    """What a series was expected to be: on its own scale, with the variance that is not sampling, and that variance's freedom."""
 
     mean: float
     spread: float
@@ -489,10 +620,10 @@ def _predict(series: list[_Series], design: _Design) -> list[_Predicted]:
     middle = _median(y, there)
     fitted = np.broadcast_to(middle[:, None], y.shape)
     spread = np.maximum(1.4826 * _median(np.abs(y - fitted), there), 1e-4) ** 2
-    leverage = np.zeros_like(y)
+    leverage: Array = np.zeros_like(y)
     solved = np.zeros((len(series), x.shape[1]))
-    inverse = np.zeros((len(series), x.shape[1], x.shape[1]))
-    reached = np.zeros_like(y)
+    inverse: Array = np.zeros((len(series), x.shape[1], x.shape[1]))
+    reached: Array = np.zeros_like(y)
     # Products of every two terms, so that all series are fitted by one multiplication.
     squares = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
     for turn in range(7):
@@ -531,12 +662,13 @@ def _predict(series: list[_Series], design: _Design) -> list[_Predicted]:
 
 def _free(design: _Design, there: npt.NDArray[np.bool_], leverage: Array) -> Array:
     """Degrees of freedom of the spread: deliveries less what the fit took, at the efficiency of Qn."""
-    return np.maximum(1.0, 0.8 * ((design.weight * there).sum(1) - leverage.sum(1)))
+    free: Array = np.maximum(1.0, 0.8 * ((design.weight * there).sum(1) - leverage.sum(1)))
+    return free
 
 
-def _moderated(spread: Array, freedom: Array, kinds: list[str]) -> tuple[Array, Array]:
-    """The variance of a short series leans on what such series have: on the others of its kind in the dataset, but at least on what
-    is usual (moderated variances: Smyth 2004)."""
+def _moderated(spread: Array, freedom: Array, kinds: Sequence[str]) -> tuple[Array, Array]:
+    """The variance of a short series leans on what such series have: on the others of its kind in the dataset, but at least on
+    what is usual (moderated variances: Smyth 2004)."""
     moderated, free = spread.copy(), freedom.copy()
     for kind, (usual, known) in USUAL_SPREAD.items():
         mine = [index for index, one in enumerate(kinds) if one == kind]
@@ -650,7 +782,7 @@ def _freedom(found: _Predicted, noise: float) -> float:
 
 
 def _deviance(count: float, expected: float, spread: float) -> float:
-    """Signed root of the deviance of one negative binomial count; ``spread``: its variance beside Poisson's, relative to the mean."""
+    """Signed root of the deviance of a negative binomial count; ``spread``: its variance beside Poisson's, in squared means."""
     expected = max(expected, 0.5)
     spread = max(spread, 1e-9)
     first = count * math.log(count / expected) if count > 0 else 0.0

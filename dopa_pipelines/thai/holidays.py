@@ -15,8 +15,8 @@ from functools import cache
 FIXED = (
     (1, 1), (4, 6), (4, 13), (4, 14), (4, 15), (5, 4), (6, 3), (7, 28), (8, 12), (10, 13), (10, 23), (12, 5), (12, 10), (12, 31),
 )  # fmt: skip
-"""(month, day): New Year, Chakri, Songkran (three), Coronation, Queen Suthida, the King, the Queen Mother, Nawamin, Chulalongkorn,
-National Day, Constitution, New Year's Eve."""
+"""(month, day): New Year, Chakri, Songkran (three), Coronation, Queen Suthida, the King, the Queen Mother, Nawamin,
+Chulalongkorn, National Day, Constitution, New Year's Eve."""
 
 MOON = {
     2022: ((2, 16), (5, 15), (7, 13)),

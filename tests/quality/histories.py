@@ -1,9 +1,9 @@
 """Histories of datasets as profiles see them, made with known faults: the answer key of what is unusual without a rule.
 
-A history is two years of deliveries of one dataset, monthly or daily. Rows are drawn one by one and profiled, so that sampling errors
-are real. What is usual differs by seed: size, trend, slow drift, over-dispersion, the year's wave, the dip of April, days of the week,
-official holidays and what is made up after them, one day in some years that nobody announced; shares and numbers with drifts and waves
-of their own. Faults are one-off and only in the second year: the first is what there is to learn from.
+A history is two years of deliveries of one dataset, monthly or daily. Rows are drawn one by one and profiled, so that sampling
+errors are real. What is usual differs by seed: size, trend, slow drift, over-dispersion, the year's wave, the dip of April, days of
+the week, official holidays and what is made up after them, one day in some years that nobody announced; shares and numbers with
+drifts and waves of their own. Faults are one-off and only in the second year: the first is what there is to learn from.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from datetime import date, timedelta
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from dopa_pipelines.quality.unusual import Seen, Watch
 from dopa_pipelines.thai.holidays import holidays
 
+Array = npt.NDArray[Any]
 Cadence = Literal["monthly", "daily"]
 Alarm = tuple[str, str | None]
 """Aspect and column."""
@@ -87,7 +89,7 @@ def history(seed: int, cadence: Cadence, *, clean: bool = False) -> History:
             mine = fault.kind if fault and fault.column == name else ""
             share = missing[name]
             if share:
-                odds = np.log(share / (1 - share)) + unsteady[name] * rng.standard_normal()
+                odds: Any = np.log(share / (1 - share)) + unsteady[name] * rng.standard_normal()
                 share = 1 / (1 + np.exp(-odds))
             share = share + 0.15 if mine == "missing_jump" else share
             empty = int(rng.binomial(number, share))
@@ -105,15 +107,16 @@ def _days(cadence: Cadence) -> list[date]:
     return [FIRST + timedelta(number) for number in range((date(FIRST.year + 2, 1, 1) - FIRST).days)]
 
 
-def _volume(rng: np.random.Generator, days: list[date], years: np.ndarray, cadence: Cadence) -> np.ndarray:
+def _volume(rng: np.random.Generator, days: list[date], years: Array, cadence: Cadence) -> Array:
     """Expected rows of each delivery."""
     size = len(days)
     base = np.exp(rng.uniform(np.log(400), np.log(12_000) if cadence == "monthly" else np.log(2_500)))
     log = np.log(base) + rng.uniform(-0.08, 0.08) * years
-    log += rng.uniform(0, 0.1) * np.sin(2 * np.pi * (years + rng.uniform()))
+    log += rng.uniform(0, 0.2) * np.sin(2 * np.pi * (years + rng.uniform()))
     if cadence == "monthly":
         log += np.cumsum(rng.standard_normal(size)) * rng.choice([0.0, 0.01])
-        return np.exp(log + np.where([day.month == 4 for day in days], -rng.uniform(0, 0.15), 0.0))
+        log += np.where([day.month == 4 for day in days], -rng.uniform(0, 0.15), 0.0)
+        return np.asarray(np.exp(log))
     log += np.cumsum(rng.standard_normal(size)) * rng.choice([0.0, 0.003])
     week = np.append(rng.uniform(-0.15, 0.15, 5), np.log(rng.uniform(0.08, 0.3, 2)))
     free = {day for day in days if day in holidays(day.year)}
@@ -128,21 +131,21 @@ def _volume(rng: np.random.Generator, days: list[date], years: np.ndarray, caden
             log[place] += made_up
         if place == secret and not closed and day.weekday() < 5:
             log[place] += holiday
-    return np.exp(log)
+    return np.asarray(np.exp(log))
 
 
-def _drift(rng: np.random.Generator, years: np.ndarray, size: float) -> np.ndarray:
+def _drift(rng: np.random.Generator, years: Array, size: float) -> Array:
     """A trend, a wave of the year and unsteadiness, about ``size`` each."""
     trend = rng.uniform(-size, size) * years
     wave = rng.uniform(0, size) * np.sin(2 * np.pi * (years + rng.uniform()))
-    return trend + wave + rng.choice([0.0, 0.5, 1.0]) * size * rng.standard_normal(len(years))
+    return np.asarray(trend + wave + rng.choice([0.0, 0.5, 1.0]) * size * rng.standard_normal(len(years)))
 
 
 class _Text:
-    def __init__(self, rng: np.random.Generator, years: np.ndarray, values: tuple[str, ...], shares: np.ndarray) -> None:
+    def __init__(self, rng: np.random.Generator, years: Array, values: tuple[str, ...], shares: Array) -> None:
         self.values = values
         self.shares = shares
-        odds = np.log(shares)[:, None] + np.stack([_drift(rng, years, 0.06) for _ in values])
+        odds: Any = np.log(shares)[:, None] + np.stack([_drift(rng, years, 0.06) for _ in values])
         self.by_place = np.exp(odds) / np.exp(odds).sum(0)
 
     def facts(self, rng: np.random.Generator, place: int, day: date, number: int, fault: str) -> dict[str, Any]:
@@ -169,19 +172,17 @@ class _Text:
 
 
 class _Number:
-    def __init__(
-        self, rng: np.random.Generator, years: np.ndarray, shape: str, place: float, spread: float, *, whole: bool
-    ) -> None:
+    def __init__(self, rng: np.random.Generator, years: Array, shape: str, place: float, spread: float, *, whole: bool) -> None:
         self.shape, self.place, self.spread, self.whole = shape, place, spread, whole
         self.drift = _drift(rng, years, 0.04)
         usual = np.percentile(self._draw(np.random.default_rng(0), 20_000, 0.0), [25, 75])
         self.half = (usual[1] - usual[0]) / 2
 
-    def _draw(self, rng: np.random.Generator, number: int, drift: float) -> np.ndarray:
+    def _draw(self, rng: np.random.Generator, number: int, drift: float) -> Array:
         if self.shape == "geometric":
-            return rng.geometric(np.clip(self.place * (1 - drift), 0.01, 1), number).astype(float)
+            return np.asarray(rng.geometric(float(np.clip(self.place * (1 - drift), 0.01, 1)), number).astype(float))
         drawn = rng.normal(self.place + drift * self.spread, self.spread, number)
-        return np.exp(drawn) if self.shape == "lognormal" else drawn
+        return np.asarray(np.exp(drawn)) if self.shape == "lognormal" else drawn
 
     def facts(self, rng: np.random.Generator, place: int, day: date, number: int, fault: str) -> dict[str, Any]:
         drawn = self._draw(rng, number, float(self.drift[place]))
@@ -210,7 +211,7 @@ class _Day:
 SHARES = [0, 1, 5, 25, 50, 75, 95, 99, 100]
 
 
-def _numbers(drawn: np.ndarray) -> dict[str, Any]:
+def _numbers(drawn: Array) -> dict[str, Any]:
     if not len(drawn):
         return {"distinct": 0}
     at = [float(value) for value in np.percentile(drawn, SHARES, method="nearest")]
@@ -256,7 +257,7 @@ def _plant(
 
 @dataclass(frozen=True)
 class Measured:
-    """How a method did. ``found``, ``planted``: by kind. ``false_alarms``: (delivery, column) pairs told for nothing, in all years."""
+    """How a method did. ``found``, ``planted``: by kind. ``false_alarms``: pairs of delivery and column told for nothing."""
 
     found: Mapping[str, int]
     planted: Mapping[str, int]
@@ -275,7 +276,7 @@ class Measured:
 
 def ours(made: History) -> dict[int, set[Alarm]]:
     watch = Watch(made.seen)
-    told = {}
+    told: dict[int, set[Alarm]] = {}
     for place in made.judged:
         verdict = watch.judge(place)
         assert verdict.enough
