@@ -1,11 +1,11 @@
 """What is unusual without a rule: ours and elementary's z-score on the same series of the same histories, with planted faults.
 
-elementary-data (a dbt package) calls a value anomalous where it is more than ``anomaly_sensitivity`` standard deviations (3) off
+Elementary (a dbt package) calls a value anomalous where it is more than ``anomaly_sensitivity`` standard deviations (3) off
 the mean of a trailing ``training_period`` (14 time buckets by default, 30 in its examples), a day of the week among its own where
 ``seasonality: day_of_week`` is set; up to 0.21 the value itself was always in the mean, since then
-``exclude_detection_period_from_training`` takes it out. All of these are tried on each series that we watch. Shown are its defaults,
-its best setting at its sensitivity of 3, and its best with a sensitivity chosen in hindsight, on these very histories, to keep to
-our promise of false alarms.
+``exclude_detection_period_from_training`` takes it out. All of these are tried on each series that we watch. Shown are its
+defaults, its best setting at its sensitivity of 3, and its best with a sensitivity chosen in hindsight, on these very histories,
+to keep to our promise of false alarms.
 
 https://docs.elementary-data.com/data-tests/how-anomaly-detection-works,
 https://docs.elementary-data.com/data-tests/anomaly-detection-configuration/anomaly-sensitivity,
@@ -107,9 +107,7 @@ def measure() -> list[Row]:
                     peers[peer] = [(bar, histories.measure(made, _told(scored, bar))) for bar in SENSITIVITIES]
         default = peers[Peer(14, False, True)][0][1]
         best, (_, as_set) = max(((peer, found[0]) for peer, found in peers.items()), key=lambda pair: pair[1][1].recall)
-        kept = [
-            (found.recall, peer, bar, found) for peer, all_ in peers.items() for bar, found in all_ if found.false_per_year <= 1
-        ]
+        kept = [(found.recall, peer, bar) for peer, tried in peers.items() for bar, found in tried if found.false_per_year <= 1]
         what = f"unusual without a rule, {len(made)} {cadence} datasets over a year"
         faults = sum(us.planted.values())
         rows += [

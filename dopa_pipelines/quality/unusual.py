@@ -54,8 +54,8 @@ WATCHED = (2, 3, 4, 5, 6)
 QUANTILE_ERROR = (1.57, 1.01, 0.93, 1.01, 1.57)
 """Sampling error of those quantiles of a normal sample, in interquartile ranges over the root of its size: sqrt(p(1-p))/f."""
 USUAL_SPREAD: Mapping[str, tuple[float, float]] = {"rows": (0.06, 6), "share": (0.08, 8), "number": (0.05, 8)}
-"""What series of each kind usually vary by beside sampling (6 % of the rows, 0.08 of a logit, 0.05 of an interquartile range), and
-how many deliveries' worth that knowledge is. It matters in the first year and is outweighed later."""
+"""What series of each kind usually vary by beside sampling (6 % of the rows, 0.08 of a logit, 0.05 of an interquartile range),
+and how many deliveries' worth that knowledge is. It matters in the first year and is outweighed later."""
 SMALLEST = {"rows": 0.05, "share": 0.01, "number": 0.1}
 """What nobody wants to be told: rows off by less than 5 %, shares by less than a point, numbers by less than a tenth of their
 interquartile range, however certain it is."""
@@ -580,9 +580,7 @@ def _design(days: Array, cadence: Cadence) -> _Design:
         terms += [("weekday", (weekday == number).astype(np.float64)) for number in range(7)]
         terms.append(("closed", closed.astype(np.float64)))
         shut = weekday >= 5
-        yesterday = np.array(
-            [(day := date.fromordinal(int(item) - 1)).weekday() >= 5 or day in holidays(day.year) for item in days]
-        )
+        yesterday = np.array([is_closed(date.fromordinal(int(day) - 1)) for day in days])
         terms.append(("after", (~shut & yesterday & (weekday != 0)).astype(np.float64)))
         terms += [("wave", np.cos(angle)), ("wave", np.sin(angle))]
     elif cadence in ("weekly", "monthly"):
@@ -639,7 +637,7 @@ def _predict(series: list[_Series], design: _Design) -> list[_Predicted]:
         weight = np.where(there, design.weight * robust / variance, 0.0)
         normal = (weight @ squares).reshape(inverse.shape)
         normal[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += prior
-        inverse = np.linalg.inv(normal)
+        inverse = np.asarray(np.linalg.inv(normal), dtype=np.float64)
         solved = np.matvec(inverse, (weight * (y - middle[:, None])) @ x)
         fitted = middle[:, None] + solved @ x.T
         reached = inverse.reshape(len(series), -1) @ squares.T
@@ -711,19 +709,24 @@ def _scale(values: Array, there: npt.NDArray[np.bool_]) -> Array:
     """Qn of few values (82 % as efficient as the standard deviation), the median absolute deviation of many (37 %)."""
     if values.shape[1] > 60:
         return 1.4826 * _median(np.abs(values), there)
-    return np.array([_qn(row[seen]) for row, seen in zip(values, there, strict=True)])
+    found = np.zeros(len(values))
+    whole = there.all(1)
+    found[whole] = _qn(values[whole])
+    for row in np.flatnonzero(~whole):
+        found[row] = _qn(values[row : row + 1, there[row]])[0]
+    return found
 
 
-def _qn(values: Array) -> float:
-    """Rousseeuw & Croux (1993): about the first quartile of all distances between two, with their correction for few."""
-    size = len(values)
+def _qn(values: Array) -> Array:
+    """Of each row about the first quartile of all distances between two, corrected for few (Rousseeuw & Croux 1993)."""
+    size = values.shape[1]
     if size < 4:
-        return float(1.4826 * np.median(np.abs(values))) if size else 0.0
+        return np.asarray(1.4826 * np.median(np.abs(values), axis=1)) if size else np.zeros(len(values))
     above, beside = np.triu_indices(size, 1)
     half = size // 2 + 1
     rank = half * (half - 1) // 2 - 1
-    distance = np.partition(np.abs(values[above] - values[beside]), rank)[rank]
-    return float(2.2219 * distance * (size / (size + 1.4) if size % 2 else size / (size + 3.8)))
+    distance = np.partition(np.abs(values[:, above] - values[:, beside]), rank, axis=1)[:, rank]
+    return np.asarray(2.2219 * distance * (size / (size + 1.4) if size % 2 else size / (size + 3.8)))
 
 
 def _follow(missed: Array, scale: Array, there: npt.NDArray[np.bool_]) -> tuple[Array, Array]:

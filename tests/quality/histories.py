@@ -1,14 +1,14 @@
 """Histories of datasets as profiles see them, made with known faults: the answer key of what is unusual without a rule.
 
 A history is two years of deliveries of one dataset, monthly or daily. Rows are drawn one by one and profiled, so that sampling
-errors are real. What is usual differs by seed: size, trend, slow drift, over-dispersion, the year's wave, the dip of April, days of
-the week, official holidays and what is made up after them, one day in some years that nobody announced; shares and numbers with
-drifts and waves of their own. Faults are one-off and only in the second year: the first is what there is to learn from.
+errors are real. What is usual differs by seed: size, trend, slow drift, over-dispersion, the year's wave, the dip of April, days
+of the week, official holidays and what is made up after them, one day in some years that nobody announced; shares and numbers
+with drifts and waves of their own. Faults are one-off and only in the second year: the first is what there is to learn from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
@@ -51,7 +51,7 @@ class History:
     name: str
     seen: tuple[Seen, ...]
     planted: Mapping[int, Planted]
-    judged: range
+    judged: Sequence[int]
     """Places of the second year."""
 
 
@@ -167,7 +167,7 @@ class _Text:
                 taken = int(rng.binomial(counts[value], 0.05))
                 counts[value] -= taken
                 counts["99"] += taken
-        top = sorted(([value, count] for value, count in counts.items() if count), key=lambda pair: (-pair[1], pair[0]))
+        top = [[value, count] for value, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])) if count]
         return {"distinct": len(top), "top": top}
 
 
