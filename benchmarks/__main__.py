@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import definitions, ingest, lineage, lineage_graph, orchestration
+from benchmarks import definitions, ingest, lineage, lineage_graph, orchestration, quality_unusual
 from benchmarks.measure import Row
 from dopa_pipelines.settings import Settings
 
@@ -26,6 +26,7 @@ def main() -> None:
         rows += orchestration.measure(settings)
         rows += lineage.measure(settings)
         rows += lineage_graph.measure(settings)
+        rows += quality_unusual.measure()
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")
     for row in rows:
