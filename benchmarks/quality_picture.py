@@ -37,7 +37,7 @@ def draw() -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="18">Rows of each daily delivery (dots), the range expected of it (band), and what was told (red)</text>',
+        f'<text x="{LEFT}" y="18">Rows of each delivery (dots), the range expected (band), what was told (red)</text>',
         f'<polygon points="{" ".join(upper + lower)}" fill="#cfe0f3"/>',
     ]
     step = 10 ** math.floor(math.log10(most)) / 2
@@ -49,7 +49,9 @@ def draw() -> str:
         colour, size = ("#c62828", 5) if item.unusual else ("#1f4e79", 2.5)
         parts.append(f'<circle cx="{x(place):.1f}" cy="{y(item.value):.1f}" r="{size}" fill="{colour}"/>')
         if item.unusual:
-            parts.append(f'<text x="{x(place) + 8:.1f}" y="{y(item.value) + 4:.1f}" fill="#c62828">{day:%-d %b}: {item.en}</text>')
+            parts.append(
+                f'<text x="{x(place) + 8:.1f}" y="{y(item.value) + 4:.1f}" fill="#c62828">{day:%-d %b}: {item.en}</text>'
+            )
         if day.day == 1:
             parts.append(f'<text x="{x(place):.1f}" y="{HEIGHT - 12}" fill="#555">{day:%b %Y}</text>')
         if (day.month, day.day) == (4, 14):
