@@ -39,7 +39,7 @@ class Platform:
     """The open warehouse and dbt project of a run.
 
     ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
-    run, by unique id; ``trends``: failing rows of its tests over those of the build before. ``column_lineage``: metadata of the
+    run, by unique id; ``test_numbers``: score and trend of its tests. ``column_lineage``: metadata of the
     models that it built, ``problems``: why the columns of one cannot be resolved, both by ``schema.table``.
     """
 
@@ -49,7 +49,7 @@ class Platform:
         self.project = project
         self.passed: set[str] = set()
         self.built: dict[str, NodeResult] = {}
-        self.trends: dict[str, float] = {}
+        self.test_numbers: dict[str, dict[str, float]] = {}
         self.column_lineage: dict[str, dict[str, Any]] = {}
         self.problems: dict[str, str] = {}
 
@@ -108,7 +108,8 @@ def _score(platform: Platform, context: dg.InitResourceContext) -> None:
     from dopa_pipelines.quality import scores
 
     try:
-        taken = scores.take(platform.warehouse, load_contracts(platform.settings.contracts))
+        day = scores.reference_day(platform.settings)
+        taken = scores.take(platform.warehouse, load_contracts(platform.settings.contracts), day=day)
         said = [str(problem) for problem in taken.problems]
     except (psycopg.Error, UserError) as error:
         said = [f"the datasets were not scored; the next run makes up for it: {error}"]

@@ -20,8 +20,10 @@ from dopa_pipelines.quality.rules import Rule, rules_of
 if TYPE_CHECKING:
     from dopa_pipelines.ingest import Delivery
     from dopa_pipelines.quality.checking import Found
+    from dopa_pipelines.quality.store import Result
 
 TIMEZONE = "Asia/Bangkok"
+UNUSUAL = "unusual"
 
 
 def source_key(dataset: str) -> dg.AssetKey:
@@ -154,6 +156,11 @@ def _check_specs(contract: Contract, key: dg.AssetKey) -> Iterator[dg.AssetCheck
         blocking=True,
         description="Rows read = loaded + quarantined, and the table holds what was loaded (กระทบยอดจำนวนแถว)",
     )
+    yield dg.AssetCheckSpec(
+        UNUSUAL,
+        asset=key,
+        description="What the delivery looks like, against its own history (เทียบกับการส่งครั้งก่อน ๆ ว่าผิดปกติหรือไม่)",
+    )
     for name, rules in rule_groups(contract).items():
         yield dg.AssetCheckSpec(
             name,
@@ -281,6 +288,7 @@ def _results(
     found = {item.rule.name: item for item in looked.found}
     for name, rules in rule_groups(contract).items():
         yield _rule_result(contract, key, name, [found.get(rule.name) or None for rule in rules], rules)
+    yield _unusual_result(contract, key, looked.unusual)
     if facts.exists and not problems and facts.reconciled and not looked.blocking:
         platform.passed.add(contract.table)
 
@@ -289,7 +297,7 @@ def _score(context: dg.AssetExecutionContext, contract: Contract, platform: Plat
     """Score the dataset after its deliveries; the asset shows score and trend as numbers that the UI plots."""
     from dopa_pipelines.quality import scores
 
-    for problem in scores.take(platform.warehouse, [contract]).problems:
+    for problem in scores.take(platform.warehouse, [contract], day=scores.reference_day(platform.settings)).problems:
         context.log.warning(str(problem))
     with platform.warehouse.connect() as connection:
         overall = scores.history(connection, [contract.dataset], limit=2).get(contract.dataset, [])
@@ -331,10 +339,21 @@ def repair_rule(contract: Contract, rule: Rule) -> str:
     )
 
 
+def repair_unusual(contract: Contract) -> str:
+    """What a steward does about a delivery that is not as the ones before it, in Markdown."""
+    return (
+        "- ถามสำนักเจ้าของข้อมูลว่าเปลี่ยนจริงหรือส่งผิด / ask the bureau whether it is so or was sent wrongly\n"
+        f"- ส่งผิด: แก้แล้วส่งใหม่ / sent wrongly: a corrected file and `dopa ingest {contract.dataset} FILE`\n"
+        '- เปลี่ยนจริง: อธิบายไว้ที่เหตุ / it is so: `dopa quality incidents explain ID --note "…"`'
+    )
+
+
 def _rule_result(
     contract: Contract, key: dg.AssetKey, name: str, found: "list[Found | None]", rules: list[Rule]
 ) -> dg.AssetCheckResult:
-    """The result of a check: counts and trend as numbers that the UI plots, some rows, what to do."""
+    """The result of a check: counts, score and trend as numbers that the UI plots, some rows, what to do."""
+    from dopa_pipelines.quality.scores import score_of_rule
+
     severity = dg.AssetCheckSeverity.ERROR if rules[0].severity == "block" else dg.AssetCheckSeverity.WARN
     there = [item for item in found if item is not None]
     results = [(item, item.result) for item in there if item.result is not None]
@@ -354,6 +373,7 @@ def _rule_result(
         metadata |= {"rows_checked": checked, "rows_failed": failed, "share_failed": failed / checked if checked else 0.0}
     elif results[0][1].value is not None:
         metadata["value"] = float(results[0][1].value)
+    metadata["score"] = sum(score_of_rule(result) for _, result in results) / len(results)
     trends = [item.trend for item, _ in results if item.trend is not None]
     if trends:
         metadata["trend"] = float(sum(trends))
@@ -372,6 +392,24 @@ def _rule_result(
         passed=not failing,
         severity=severity,
         description="; ".join(_said(item) for item, _ in failing) or None,
+        metadata=metadata,
+    )
+
+
+def _unusual_result(contract: Contract, key: dg.AssetKey, figures: "list[Result]") -> dg.AssetCheckResult:
+    """What is unusual in the last delivery, in words of the method (docs/quality_methods.md)."""
+    found = [item for item in figures if not item.passed]
+    metadata: dict[str, Any] = {"figures_watched": len(figures), "figures_unusual": len(found)}
+    if found:
+        lines = [f"- {item.detail['th']} / {item.detail['en']}" for item in found]
+        metadata["unusual"] = dg.MetadataValue.md("\n".join(lines))
+        metadata["what_to_do"] = dg.MetadataValue.md(repair_unusual(contract))
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=UNUSUAL,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(item.detail["en"] for item in found) or (None if figures else "not enough history to judge by"),
         metadata=metadata,
     )
 

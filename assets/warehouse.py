@@ -4,7 +4,7 @@ A step a model: Dagster would hold back a whole dbt multi-asset for one failed s
 first step builds all models that nothing holds back in one invocation, the other steps report what became of theirs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -48,7 +48,7 @@ def model_asset(model: Model, portal: str) -> dg.AssetsDefinition:
         report(model.target, "built", kind="model", tests=len(model.tests), failed=failed)
         yield dg.MaterializeResult(key, metadata=_metadata(platform, model, built))
         for test in model.tests:
-            yield _check_result(key, test, results.get(test.unique_id), platform.trends.get(test.unique_id))
+            yield _check_result(key, test, results.get(test.unique_id), platform.test_numbers.get(test.unique_id, {}))
         yield _column_lineage_result(key, platform.problems.get(model.target))
 
     return build
@@ -91,19 +91,25 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
 
 
 def _keep_tests(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
-    """Keep what the models' tests found, and the trend of each for its check."""
+    """Keep what the models' tests found, and the score and trend of each for its check."""
     from dopa_pipelines.quality import store
     from dopa_pipelines.quality.models import keep_tests
+    from dopa_pipelines.quality.scores import score_of_rule
 
     with platform.warehouse.connect() as connection:
-        for model in models:
-            before = {item.rule: item for item in store.latest(connection, model.target)}
-            for test in model.tests:
-                result = platform.built.get(test.unique_id)
-                if (kept := before.get(test.name)) and kept.rows_failed is not None and result and result.failures is not None:
-                    platform.trends[test.unique_id] = float(result.failures - kept.rows_failed)
+        before = {model.target: {item.rule: item for item in store.latest(connection, model.target)} for model in models}
         keep_tests(connection, models, platform.built, run_id=context.run.run_id)
         connection.commit()
+        for model in models:
+            now = {item.rule: item for item in store.latest(connection, model.target)}
+            for test in model.tests:
+                if test.unique_id not in platform.built or test.name not in now:
+                    continue
+                kept, earlier = now[test.name], before[model.target].get(test.name)
+                numbers = {"score": score_of_rule(kept)}
+                if earlier and earlier.rows_failed is not None and kept.rows_failed is not None:
+                    numbers["trend"] = float(kept.rows_failed - earlier.rows_failed)
+                platform.test_numbers[test.unique_id] = numbers
 
 
 def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
@@ -235,7 +241,7 @@ def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
     return dg.TableSchema(columns=[dg.TableColumn(name, kind, described.get(name)) for name, kind in rows])
 
 
-def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, trend: float | None) -> dg.AssetCheckResult:
+def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, numbers: Mapping[str, float]) -> dg.AssetCheckResult:
     if result is None:
         return dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=False, description="dbt did not run this test")
     return dg.AssetCheckResult(
@@ -244,5 +250,5 @@ def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, trend
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR if test.blocking else dg.AssetCheckSeverity.WARN,
         description=None if result.passed else result.message,
-        metadata={"failing_rows": result.failures or 0} | ({} if trend is None else {"trend": trend}),
+        metadata={"failing_rows": result.failures or 0, **numbers},
     )

@@ -70,7 +70,7 @@ def ingest_command(
     from dopa_pipelines.ingest import arrivals, ingest
     from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.quality.checking import check
-    from dopa_pipelines.quality.scores import take
+    from dopa_pipelines.quality.scores import reference_day, take
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.sources import fetch, is_fetched
     from dopa_pipelines.warehouse import open_warehouse
@@ -108,7 +108,7 @@ def ingest_command(
                 deliveries.append(ingest(warehouse, contract, file, as_of=day, accept_shrink=accept_shrink, progress=progress))
         looked = check(warehouse, contract, deliveries)
         tell(warehouse, settings, contract=contract)
-        for problem in take(warehouse, [contract]).problems:
+        for problem in take(warehouse, [contract], day=reference_day(settings)).problems:
             fail(str(problem))
     if as_json:
         shown = [item.as_json() for item in deliveries]

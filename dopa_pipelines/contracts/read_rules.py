@@ -38,7 +38,7 @@ ENFORCED = {
 }  # fmt: skip
 """Ends of the names of a column's enforced rules (``sex_values``), and their kind."""
 RESERVED = (
-    *ENFORCED, "unique", "key_unique", "lines_readable", "period_matches", "schema", "contract", "reconciliation",
+    *ENFORCED, "unique", "key_unique", "lines_readable", "period_matches", "schema", "contract", "reconciliation", "unusual",
     "row_rules", "delivery_accepted",
 )  # fmt: skip
 """Names of what is checked of every dataset."""

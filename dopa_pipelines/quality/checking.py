@@ -1,4 +1,5 @@
-"""Looking at a dataset after its deliveries: every rule of its contract gets a result, and the results are kept.
+"""Looking at a dataset after its deliveries: every rule of its contract gets a result, and the results are kept. What is unusual
+in a delivery without a rule is kept with them, where the delivery was profiled.
 
 What enforcement rejects is counted where it was written down (the quarantine), not in another scan; the rest is
 :mod:`dopa_pipelines.quality.measure`'s. A result says how the dataset stands after the write: rows that still wait in the
@@ -24,7 +25,9 @@ from dopa_pipelines.quality import store
 from dopa_pipelines.quality.measure import SAMPLE_ROWS, Outcome, measure
 from dopa_pipelines.quality.rules import Rule, rules_of
 from dopa_pipelines.quality.store import Connection, Result
+from dopa_pipelines.quality.unusual import look as unusual_in
 from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse.work import without_values
 
 ACCEPTED = "delivery_accepted"
 RECONCILIATION = "reconciliation"
@@ -62,6 +65,8 @@ class Checked:
     facts: TableFacts
     found: list[Found] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
+    unusual: list[Result] = field(default_factory=list)
+    """Figures of the last delivery that are watched, unusual (not passed) or not."""
 
     @property
     def blocking(self) -> list[Found]:
@@ -98,12 +103,15 @@ def check(
         rules = rules_of(contract)
         batches: list[tuple[list[Result], int | None, int | None]] = []
         found: list[Found] = []
+        unusual: list[Result] = []
+        refused = _still_refused(connection, contract)
         if facts.exists:
             loaded = [item for item in arrived if item.status == "loaded"]
             for item, later in pairwise(loaded):
                 until = (later.delivery or 0) - 1
                 enforced = enforced_results(connection, contract, rules, item.delivery, until=until)
-                batches.append(([*enforced.values(), _accepted(contract, item)], item.delivery, item.write))
+                kept_with_it = [*enforced.values(), _accepted(contract, item, refused), *_unusual(connection, contract, item)]
+                batches.append((kept_with_it, item.delivery, item.write))
             last = loaded[-1] if loaded else None
             enforced = enforced_results(connection, contract, rules, last.delivery if last else None)
             write = last.write if last else facts.write
@@ -117,14 +125,17 @@ def check(
                     found.append(Found(rule, enforced[rule.name], None, before.get(rule.name)))
             looked = [item.result for item in found if item.result and (last or item.rule.measured)]
             looked.append(_reconciled(contract, facts))
-            batches.append(([*looked, *([_accepted(contract, last)] if last else [])], last.delivery if last else None, write))
-        batches += [([_accepted(contract, item)], item.delivery, None) for item in arrived if item.status == "rejected"]
+            if last:
+                unusual = _unusual(connection, contract, last)
+                looked += [_accepted(contract, last, refused), *unusual]
+            batches.append((looked, last.delivery if last else None, write))
+        batches += [([_accepted(contract, item, refused)], item.delivery, None) for item in arrived if item.status == "rejected"]
     with warehouse.connect(Role.LOADER) as connection:
         kept = _keep(connection, contract, batches, run_id)
         if after and kept:
             after(connection, contract, kept)
         connection.commit()
-    return Checked(facts, found, kept)
+    return Checked(facts, found, kept, unusual)
 
 
 def _keep(
@@ -147,12 +158,50 @@ def _keep(
     return kept
 
 
-def _accepted(contract: Contract, delivery: Delivery) -> Result:
-    """Whether a delivery was taken. A refused one keeps all its rows out."""
-    loaded = delivery.status == "loaded"
+def _unusual(connection: Connection, contract: Contract, delivery: Delivery) -> list[Result]:
+    """What is unusual in a delivery by its own history; nothing where there is no history to judge by."""
+    looked = unusual_in(connection, contract, delivery.delivery) if delivery.delivery is not None else []
+    return [item for item in looked if item.detail.get("enough", True)]
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A delivery that was refused and never made good. ``rows``: those that were read of it."""
+
+    delivery: int
+    file: str
+    rows: int
+
+
+def _still_refused(connection: Connection, contract: Contract) -> list[_Refused]:
+    """Refused deliveries in whose place none was accepted since: of the same period or day, where the files' names tell one."""
+    waits: dict[tuple[Any, ...], _Refused] = {}
+    for number, status, file, rows in connection.execute(
+        "select id, status, coalesce(file, ''), coalesce(rows_read, 0) from ops.delivery"
+        " where dataset = %s and not replayed order by id",
+        (contract.dataset,),
+    ):
+        place = (contract.period_of(file), contract.business_date_of(file))
+        if status == "loaded":
+            waits.pop(place, None)
+        else:
+            waits[place] = _Refused(number, file, rows)
+    return list(waits.values())
+
+
+def _accepted(contract: Contract, delivery: Delivery, refused: Sequence[_Refused]) -> Result:
+    """Whether all of a dataset was taken that came until this delivery. A refused one keeps all its rows out until another comes
+    in its place."""
+    before = [item for item in refused if item.delivery < (delivery.delivery or 0)]
+    refused_now = delivery.status == "rejected"
+    own = delivery.rows_read if refused_now else 0
+    out = own + sum(item.rows for item in before)
+    detail: dict[str, Any] = {"problem": without_values(delivery.problem)} if refused_now and delivery.problem else {}
+    if before:
+        detail["not_made_good"] = sorted(item.file for item in before)[:SAMPLE_ROWS]
     return Result(
-        contract.dataset, ACCEPTED, "schema", "accuracy_completeness", "block", loaded, indicator="1.2",
-        rows_checked=delivery.rows_read, rows_failed=0 if loaded else delivery.rows_read,
+        contract.dataset, ACCEPTED, "schema", "accuracy_completeness", "block", not refused_now and not before,
+        indicator="1.2", rows_checked=delivery.rows_read + sum(item.rows for item in before), rows_failed=out, detail=detail,
     )  # fmt: skip
 
 

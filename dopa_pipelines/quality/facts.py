@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -56,7 +56,8 @@ def facts_of(
     connection: Connection, contract: Contract, results: Sequence[Kept], graph: Graph, standard: Standard, day: date
 ) -> Facts:
     """Everything that the standard asks of a dataset on ``day``. ``results``: the latest of its rules."""
-    came = arrivals(connection, contract)
+    # Nothing has come after the day that is asked about.
+    came = [replace(item, came=min(item.came, day)) for item in arrivals(connection, contract)]
     timely = timeliness(contract, came, _newest(results), day)
     values = of_contract(contract, standard) | timely.values
     row = connection.execute(

@@ -30,6 +30,7 @@ from dopa_pipelines.quality import store
 from dopa_pipelines.quality.assessment import Answer, read_assessment
 from dopa_pipelines.quality.facts import facts_of
 from dopa_pipelines.quality.standard import FORMULA, OVERALL, Found, Grade, Indicator, Standard, current, grade, mean, parse
+from dopa_pipelines.settings import Settings
 from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
 
@@ -74,6 +75,18 @@ class Taken:
 
     kept: dict[str, list[int]]
     problems: list[Problem] = field(default_factory=list)
+
+
+def reference_day(settings: Settings) -> date:
+    """The day that ages, delays and answers refer to: ``DOPA_AS_OF``; of the demo's state the demo's own day, so that its scores
+    are the same next year; else today in Thailand."""
+    if settings.as_of is not None:
+        return settings.as_of
+    if (settings.demo_path / "made.json").exists():
+        from dopa_pipelines.demo import DAY
+
+        return DAY
+    return datetime.now(BANGKOK).date()
 
 
 def take(warehouse: Warehouse, contracts: Iterable[Contract], *, day: date | None = None) -> Taken:
@@ -323,6 +336,11 @@ def quality_of(connection: Connection, datasets: Iterable[str]) -> dict[str, flo
         (sorted(set(datasets)), OVERALL),
     ).fetchall()
     return {name: float(value) for name, value in rows}
+
+
+def score_of_rule(item: store.Kept | store.Result) -> float:
+    """What one rule's result adds to a score, 0 to 100: the share of rows that keep the rule, or all or nothing."""
+    return round(100 * Found(item.passed, item.rows_checked, item.rows_failed).share, 3)
 
 
 def get(connection: Connection, score_id: int) -> Score:

@@ -135,21 +135,22 @@ def look(connection: Connection, contract: Contract, delivery: int) -> list[Resu
     A result for every figure that is watched, unusual or not, so that an incident closes when the next delivery is as usual; one
     that says so where there is not enough history; none where the delivery was not profiled. Nothing is written.
     """
-    seen, places = _profiled(connection, contract, delivery)
+    seen, numbers, place = _profiled(connection, contract, delivery)
     if not seen:
         return []
-    where = {item.delivery: place for place, item in enumerate(seen)}
+    where = {item.delivery: at for at, item in enumerate(seen)}
     told = connection.execute(
         "select delivery_id, detail ->> 'aspect', column_name from quality.result"
         " where dataset = %s and kind = 'unusual' and not passed and delivery_id = any(%s)",
-        (contract.dataset, places),
+        (contract.dataset, numbers),
     ).fetchall()
     watch = Watch(seen, [(where[number], aspect, column) for number, aspect, column in told if number != delivery])
-    return results(contract.dataset, watch.judge(len(seen) - 1))
+    return results(contract.dataset, watch.judge(len(seen) - 1), "/".join(place))
 
 
-def results(dataset: str, verdict: Verdict) -> list[Result]:
-    """A verdict as results to be kept."""
+def results(dataset: str, verdict: Verdict, place: str = "") -> list[Result]:
+    """A verdict as results to be kept. ``place``: where the delivery is of, if the dataset comes in parts; each has rules of its
+    own, so that a usual delivery of one does not speak for another."""
     day = verdict.day.isoformat()
     if not verdict.enough:
         en = f"not enough history: {verdict.history} deliveries, {verdict.needed} are needed"
@@ -159,7 +160,7 @@ def results(dataset: str, verdict: Verdict) -> list[Result]:
     found = []
     for item in verdict.findings:
         dimension, indicator = _SPEAKS_TO[item.aspect]
-        rule = f"unusual_{item.aspect}" + (f"_{item.column}" if item.column else "")
+        rule = f"unusual_{item.aspect}" + (f"_{item.column}" if item.column else "") + (f"@{place}" if place else "")
         detail = {
             "aspect": item.aspect, "figure": item.figure, "expected": item.expected, "low": item.low, "high": item.high,
             "score": round(item.score, 2), "chance": item.chance, "history": verdict.history, "day": day,
@@ -174,8 +175,8 @@ def results(dataset: str, verdict: Verdict) -> list[Result]:
     return found
 
 
-def _profiled(connection: Connection, contract: Contract, delivery: int) -> tuple[list[Seen], list[int]]:
-    """The deliveries up to one that tell of the same place, each day's last, oldest first; and their numbers."""
+def _profiled(connection: Connection, contract: Contract, delivery: int) -> tuple[list[Seen], list[int], tuple[str, ...]]:
+    """The deliveries up to one that tell of the same place, each day's last, oldest first; their numbers; and the place."""
     found = connection.execute(
         "select id, file, scope, coalesce(as_of, (received_at at time zone 'Asia/Bangkok')::date) from ops.delivery"
         " where dataset = %s and status = 'loaded' and not replayed and id <= %s"
@@ -187,7 +188,7 @@ def _profiled(connection: Connection, contract: Contract, delivery: int) -> tupl
     for number, file, scope, received in found:
         days[number], of_place[number] = _of(contract, file or "", scope or [], received)
     if delivery not in days:
-        return [], []
+        return [], [], ()
     day, place = days[delivery], of_place[delivery]
     last = {days[number]: number for number in days if of_place[number] == place and days[number] < day} | {day: delivery}
     chosen = [last[key] for key in sorted(last)]
@@ -208,7 +209,7 @@ def _profiled(connection: Connection, contract: Contract, delivery: int) -> tupl
             columns[number][name] = (
                 {key: facts[key] for key in ("missing", "shapes") if key in facts} if name in personal else facts
             )
-    return [Seen(days[number], rows[number], columns[number], number) for number in chosen], chosen
+    return [Seen(days[number], rows[number], columns[number], number) for number in chosen], chosen, place
 
 
 def _of(contract: Contract, file: str, scope: Sequence[Mapping[str, str]], received: date) -> tuple[date, tuple[str, ...]]:

@@ -4,7 +4,6 @@ in both languages, recorded, and let out again when it is repaired."""
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from dopa_pipelines.publishing import publish
 from dopa_pipelines.publishing.held import HeldBack, held_back
-from dopa_pipelines.publishing.readiness import check_reasons, quality_of
+from dopa_pipelines.publishing.readiness import check_reasons, readiness
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Role, Warehouse
 from dopa_pipelines.warehouse.work import Work
@@ -169,26 +168,22 @@ def test_suites_of_checks_are_judged_each_by_its_last_result(warehouse: Warehous
     assert rules(warehouse, source) == []
 
 
-def test_quality_below_the_line_holds_back_and_its_score_goes_with_the_release(
-    warehouse: Warehouse, here: Settings, wrote: Wrote, source: str
-) -> None:
-    wrote("raw.hb_quality", kind="load")
-    # Three of four checks, and 90 of 100 rows: 67.5.
-    checked(warehouse, "raw.hb_quality", PASSED, PASSED, PASSED, WARNED)
-    with warehouse.connect() as connection:
-        connection.execute(
-            "insert into ops.delivery (dataset, status, rows_read, rows_loaded, rows_quarantined, rows_held)"
-            " values ('hb_quality', 'loaded', 100, 90, 10, 90)"
-        )
+def test_a_dataset_whose_last_score_is_below_the_line_holds_back(warehouse: Warehouse, wrote: Wrote, source: str) -> None:
+    write = wrote("raw.hb_quality", kind="load")
+    checked(warehouse, "raw.hb_quality", PASSED)
+    with warehouse.connect(Role.LOADER) as connection:
+        for code, level, score in (("0", 3.1, 91.0), ("0", 2.9, 67.5), ("1", 4, 100.0)):
+            connection.execute(
+                "insert into quality.score (dataset, write_id, code, level, score, formula)"
+                " values (%s, %s, %s, %s, %s, '1:test')",
+                ("hb_quality", write, code, level, score),
+            )
     wrote(source, "raw.hb_quality")
     checked(warehouse, source, PASSED)
     with warehouse.connect(Role.READER) as connection:
-        assert quality_of(connection, ["hb_quality", "never_seen"]) == {"hb_quality": 67.5}
-    with pytest.raises(HeldBack, match=r"quality of hb_quality is 67\.5 of 100, below the line of 80"):
-        publish(warehouse, here, publication("quality", source=source), "run-1")
-    release = publish(warehouse, here, publication("quality", source=source, qualityLine=60.0), "run-2")
-    assert json.loads((release.path / "release.json").read_text())["quality"] == {
-        "score": 67.5,
-        "line": 60.0,
-        "datasets": {"hb_quality": 67.5},
-    }
+        reasons, quality = readiness(connection, publication("quality", source=source))
+        lower, _ = readiness(connection, publication("quality", source=source, qualityLine=60.0))
+    (reason,) = reasons
+    assert reason.rule == "quality"
+    assert "quality of hb_quality is 67.5 of 100, below the line of 80" in reason.reason_en
+    assert (quality.score, quality.datasets, lower) == (67.5, {"hb_quality": 67.5}, [])

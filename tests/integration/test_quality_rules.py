@@ -259,3 +259,20 @@ def test_models_keep_what_their_tests_found(demo: Any) -> None:
             ).fetchall()
     assert {row[:3] for row in rows} == expected
     assert all(passed and failed == 0 for *_, passed, failed in rows)
+
+
+def test_a_refused_month_stays_refused_until_that_month_comes(table: Any) -> None:
+    made = table("q_months", COLUMNS, layout={"period": r"(?P<year>\d{4})-(?P<month>\d{2})"}, load={"mode": "append"})
+
+    def accepted(*deliveries: Any) -> tuple[bool, int | None, int | None]:
+        check(made.warehouse, made.contract, deliveries)
+        with made.warehouse.connect() as connection:
+            return counts(store.history(connection, "q_months", "delivery_accepted")[-1])
+
+    assert accepted(made.deliver(ROWS, "one_2025-01.csv")) == (True, 5, 0)
+    bad = HEAD + "a,10,Somchai,x,2025-02-01\n" * 4
+    refused = made.deliver(bad, "one_2025-02.csv")
+    assert refused.status == "rejected" and refused.rows_read == 4
+    assert accepted(refused) == (False, 4, 4)
+    assert accepted(made.deliver(HEAD + "x,10,Anan,1,2025-03-01\n", "one_2025-03.csv")) == (False, 5, 4)
+    assert accepted(made.deliver(HEAD + "y,10,Anan,1,2025-02-01\n", "corrected_2025-02.csv")) == (True, 1, 0)

@@ -63,10 +63,10 @@ def test_volume_category_and_missing_of_a_personal_column(profiles: Profiles) ->
     for month in range(14):
         profiles.add(month, 5_000 + 10 * month)
     assert profiles.unusual(profiles.add(14, 5_100)) == {}
-    assert set(profiles.unusual(profiles.add(15, 2_000))) == {"unusual_rows"}
-    assert set(profiles.unusual(profiles.add(16, 5_100, kinds=(100, 0)))) == {"unusual_categories_kind"}
+    assert set(profiles.unusual(profiles.add(15, 2_000))) == {"unusual_rows@11"}
+    assert set(profiles.unusual(profiles.add(16, 5_100, kinds=(100, 0)))) == {"unusual_categories_kind@11"}
     told = profiles.unusual(profiles.add(17, 5_100, empty=900))
-    assert set(told) == {"unusual_missing_family_name"}
+    assert set(told) == {"unusual_missing_family_name@11"}
     assert "สมชาย" not in str(look(profiles.connection, profiles.contract, profiles.add(18, 5_100)))
 
 
@@ -75,7 +75,7 @@ def test_places_have_their_own_history(profiles: Profiles) -> None:
         profiles.add(month, 5_000, "11")
         profiles.add(month, 300, "12")
     assert profiles.unusual(profiles.add(12, 300, "12")) == {}
-    assert set(profiles.unusual(profiles.add(12, 300, "11"))) == {"unusual_rows"}
+    assert set(profiles.unusual(profiles.add(12, 300, "11"))) == {"unusual_rows@11"}
     first = look(profiles.connection, profiles.contract, profiles.add(12, 300, "13"))
     assert [(item.rule, item.passed, item.detail["enough"]) for item in first] == [("unusual", True, False)]
 
@@ -98,7 +98,7 @@ def test_what_was_told_is_not_learned_from(profiles: Profiles) -> None:
     for month in range(12):
         profiles.add(month, 5_000)
     keep(profiles.connection, look(profiles.connection, profiles.contract, wrong := profiles.add(12, 9_000)), delivery=wrong)
-    (rows,) = [i for i in look(profiles.connection, profiles.contract, profiles.add(13, 5_000)) if i.rule == "unusual_rows"]
+    (rows,) = [i for i in look(profiles.connection, profiles.contract, profiles.add(13, 5_000)) if i.rule == "unusual_rows@11"]
     assert rows.passed
     assert rows.detail["expected"] == pytest.approx(5_000, rel=0.01)
 
