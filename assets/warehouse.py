@@ -52,7 +52,7 @@ def model_asset(model: Model, portal: str, classes: Mapping[str, Class] | None =
         report(model.target, "built", kind="model", tests=len(model.tests), failed=failed)
         yield dg.MaterializeResult(key, metadata=_metadata(platform, model, built))
         for test in model.tests:
-            yield _check_result(key, test, results.get(test.unique_id))
+            yield _check_result(key, test, results.get(test.unique_id), platform.test_numbers.get(test.unique_id, {}))
         yield _column_lineage_result(key, platform.problems.get(model.target))
 
     return build
@@ -90,7 +90,30 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
         tests = [results.get(test.unique_id) for test in model.tests if test.blocking]
         if (built := results.get(model.unique_id)) and built.passed and all(test and test.passed for test in tests):
             platform.passed.add(model.target)
+    _keep_tests(context, platform, models)
     _resolve_columns(context, platform, models)
+
+
+def _keep_tests(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
+    """Keep what the models' tests found, and the score and trend of each for its check."""
+    from dopa_pipelines.quality import store
+    from dopa_pipelines.quality.models import keep_tests
+    from dopa_pipelines.quality.scores import score_of_rule
+
+    with platform.warehouse.connect() as connection:
+        before = {model.target: {item.rule: item for item in store.latest(connection, model.target)} for model in models}
+        keep_tests(connection, models, platform.built, run_id=context.run.run_id)
+        connection.commit()
+        for model in models:
+            now = {item.rule: item for item in store.latest(connection, model.target)}
+            for test in model.tests:
+                if test.unique_id not in platform.built or test.name not in now:
+                    continue
+                kept, earlier = now[test.name], before[model.target].get(test.name)
+                numbers = {"score": score_of_rule(kept)}
+                if earlier and earlier.rows_failed is not None and kept.rows_failed is not None:
+                    numbers["trend"] = float(kept.rows_failed - earlier.rows_failed)
+                platform.test_numbers[test.unique_id] = numbers
 
 
 def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
@@ -233,7 +256,7 @@ def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
     )
 
 
-def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg.AssetCheckResult:
+def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, numbers: Mapping[str, float]) -> dg.AssetCheckResult:
     if result is None:
         return dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=False, description="dbt did not run this test")
     return dg.AssetCheckResult(
@@ -242,5 +265,5 @@ def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR if test.blocking else dg.AssetCheckSeverity.WARN,
         description=None if result.passed else result.message,
-        metadata={"failing_rows": result.failures or 0},
+        metadata={"failing_rows": result.failures or 0, **numbers},
     )

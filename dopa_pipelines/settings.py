@@ -9,6 +9,7 @@ project's root folder.
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
         None,
         description="Account that runs the embedded server for root; default dopa, postgres or nobody",
     )
+    as_of: date | None = Field(None, description="Day that ages, vacancies and scores of quality refer to; default today")
     ckan_url: str | None = Field(None, description="Address of the CKAN catalogue that releases are pushed to; unset: none")
     ckan_token: SecretStr | None = Field(None, description="API token of an account there that may edit datasets")
     ckan_organisation: str | None = Field(None, description="Name or id of the organisation there that datasets belong to")
@@ -65,6 +67,7 @@ class Settings(BaseSettings):
         "drop_zone",
         "releases",
         "postgres_user",
+        "as_of",
         "ckan_url",
         "ckan_token",
         "ckan_organisation",

@@ -21,6 +21,7 @@ from dopa_pipelines.cli import (
     lineage,
     modelling,
     publishing,
+    quality,
     quarantining,
     rebuilding,
     retaining,
@@ -52,6 +53,7 @@ disclosing.add_to(app)
 catalogue.add_to(app)
 checking.add_to(app)
 gating.add_to(app)
+quality.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)
