@@ -16,6 +16,7 @@ from assets.platform import CLASSIFICATION, Platform, class_table, class_tags, c
 from dopa_pipelines.contracts import Contract, Contracts
 from dopa_pipelines.errors import Rejected
 from dopa_pipelines.lineage.classes import Class
+from dopa_pipelines.quality import repair
 from dopa_pipelines.quality.rules import Rule, rules_of
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ def _results(
             "rejected_rows": dg.MetadataValue.md(preview),
         }
         if counts["rows_quarantined"]:
-            metadata["what_to_do"] = dg.MetadataValue.md(repair_rows(contract))
+            metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(repair.rows(contract)))
         reasons: dict[str, int] = {}
         for delivery in loaded:
             for code, count in delivery.reasons.items():
@@ -304,7 +305,7 @@ def _results(
         passed=not problems,
         description="; ".join(problems) or None,
         metadata={**counts, "deliveries_refused": len(refused)}
-        | ({"what_to_do": dg.MetadataValue.md(repair_delivery(contract))} if refused else {}),
+        | ({"what_to_do": dg.MetadataValue.md(repair.as_markdown(repair.delivery(contract)))} if refused else {}),
     )
     yield dg.AssetCheckResult(
         asset_key=key,
@@ -333,47 +334,6 @@ def _score(context: dg.AssetExecutionContext, contract: Contract, platform: Plat
     numbers = scores.as_numbers(now, overall)
     if numbers:
         context.log_event(dg.AssetObservation(asset_key=key, metadata=numbers))
-
-
-def repair_rows(contract: Contract) -> str:
-    """What a steward does about rejected rows, in Markdown; docs/stewards.md says more."""
-    name = contract.dataset
-    return (
-        f"- ดูเหตุผลและวิธีแก้ / why, and what to do: `dopa quarantine explain {name}`\n"
-        f"- ส่งให้สำนักเจ้าของข้อมูลแก้ไข / for the bureau to correct: `dopa quarantine export {name}`\n"
-        f"- นำไฟล์ที่แก้แล้วกลับเข้าระบบ / bring the corrected file back: `dopa ingest {name} FILE`\n"
-        f'- แก้สัญญาข้อมูลหรือข้อมูลอ้างอิงแล้ว / the contract or a reference was mended: `dopa quarantine replay {name} --why "…"`'
-    )
-
-
-def repair_delivery(contract: Contract) -> str:
-    """What a steward does about a refused delivery, in Markdown."""
-    name, path = contract.dataset, "/".join(contract.path.parts[-3:])
-    where = contract.layout.path or contract.layout.url_environment
-    return (
-        f"- ไฟล์ผิด: ขอไฟล์ใหม่แล้ววางที่ / the file is wrong: put a corrected one at `{where}`\n"
-        f"- สัญญาข้อมูลผิด: แก้ / the contract is wrong: mend `{path}`, `dopa check`, `dopa ingest {name}`\n"
-        f"- ข้อมูลลดลงจริง / fewer rows are right: `dopa ingest {name} FILE --accept-shrink`"
-    )
-
-
-def repair_rule(contract: Contract, rule: Rule) -> str:
-    """What a steward does about a rule of the table that fails, in Markdown."""
-    name = contract.dataset
-    line = f":{rule.measured.line}" if rule.measured else ""
-    return (
-        f"- ข้อมูลผิด: แก้ที่ระบบต้นทางแล้วส่งใหม่ / the data is wrong: correct it at the source and `dopa ingest {name} FILE`\n"
-        f"- กฎผิด: แก้สัญญาข้อมูล / the rule is wrong: mend `{'/'.join(contract.path.parts[-3:])}`{line}, then `dopa check`"
-    )
-
-
-def repair_unusual(contract: Contract) -> str:
-    """What a steward does about a delivery that is not as the ones before it, in Markdown."""
-    return (
-        "- ถามสำนักเจ้าของข้อมูลว่าเปลี่ยนจริงหรือส่งผิด / ask the bureau whether it is so or was sent wrongly\n"
-        f"- ส่งผิด: แก้แล้วส่งใหม่ / sent wrongly: a corrected file and `dopa ingest {contract.dataset} FILE`\n"
-        '- เปลี่ยนจริง: อธิบายไว้ที่เหตุ / it is so: `dopa quality incidents explain ID --note "…"`'
-    )
 
 
 def _rule_result(
@@ -412,8 +372,8 @@ def _rule_result(
         sample = [row for _, result in failing for row in result.detail.get("sample", [])]
         if sample:
             metadata["sample"] = dg.MetadataValue.md(_rows_as_table(sample[:5]))
-        repair = repair_rule(contract, rules[0]) if rules[0].measured else repair_rows(contract)
-        metadata["what_to_do"] = dg.MetadataValue.md(repair)
+        steps = repair.rule(contract, rules[0].measured.line) if rules[0].measured else repair.rows(contract)
+        metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(steps))
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=name,
@@ -431,7 +391,7 @@ def _unusual_result(contract: Contract, key: dg.AssetKey, figures: "list[Result]
     if found:
         lines = [f"- {item.detail['th']} / {item.detail['en']}" for item in found]
         metadata["unusual"] = dg.MetadataValue.md("\n".join(lines))
-        metadata["what_to_do"] = dg.MetadataValue.md(repair_unusual(contract))
+        metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(repair.unusual(contract)))
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=UNUSUAL,

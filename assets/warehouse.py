@@ -95,14 +95,19 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
 
 
 def _keep_tests(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
-    """Keep what the models' tests found, and the score and trend of each for its check."""
-    from dopa_pipelines.quality import store
+    """Keep what the models' tests found, with their incidents, and the score and trend of each for its check."""
+    from dopa_pipelines.contracts import load_contracts
+    from dopa_pipelines.quality import incidents, store
     from dopa_pipelines.quality.models import keep_tests
     from dopa_pipelines.quality.scores import score_of_rule
 
+    contracts = list(load_contracts(platform.settings.contracts))
     with platform.warehouse.connect() as connection:
         before = {model.target: {item.rule: item for item in store.latest(connection, model.target)} for model in models}
-        keep_tests(connection, models, platform.built, run_id=context.run.run_id)
+        for model in models:
+            owner = incidents.owner_of_table(model.meta.get("owner"), contracts)
+            results = keep_tests(connection, [model], platform.built, run_id=context.run.run_id)
+            incidents.settle(connection, results, owner, known={model.target: {test.name for test in model.tests}})
         connection.commit()
         for model in models:
             now = {item.rule: item for item in store.latest(connection, model.target)}

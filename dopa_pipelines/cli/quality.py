@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dopa_pipelines.settings import Settings
 
 
-class _Group(TyperGroup):
+class Group(TyperGroup):
     """``dopa quality [DATASET]`` is ``dopa quality show [DATASET]``: what is no command is a dataset."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -32,13 +32,16 @@ class _Group(TyperGroup):
 
 
 group = typer.Typer(
-    cls=_Group,
+    cls=Group,
     help="Scores by the national data quality standard. `dopa quality DATASET` shows one dataset.",
     rich_markup_mode=None,
 )
 
 
 def add_to(app: typer.Typer) -> None:
+    from dopa_pipelines.cli import incidents
+
+    group.add_typer(incidents.group, name="incidents")
     app.add_typer(group, name="quality")
 
 

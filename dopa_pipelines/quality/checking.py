@@ -11,7 +11,7 @@ delivery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -21,7 +21,7 @@ from psycopg import sql
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.ingest import Delivery
 from dopa_pipelines.ingest.inspect import TableFacts, table_facts
-from dopa_pipelines.quality import store
+from dopa_pipelines.quality import incidents, store
 from dopa_pipelines.quality.measure import SAMPLE_ROWS, Outcome, measure
 from dopa_pipelines.quality.rules import Rule, rules_of
 from dopa_pipelines.quality.store import Connection, Result
@@ -31,8 +31,6 @@ from dopa_pipelines.warehouse.work import without_values
 
 ACCEPTED = "delivery_accepted"
 RECONCILIATION = "reconciliation"
-
-After = Callable[[Connection, Contract, Sequence[int]], None]
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a look at a dataset found. ``kept``: ids of the results that were kept, of all its deliveries."""
+    """What a look at a dataset found. ``kept``: ids of the results that were kept, of all its deliveries;
+    ``incidents``: those that they opened, changed or closed."""
 
     facts: TableFacts
     found: list[Found] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
+    incidents: incidents.Settled = field(default_factory=incidents.Settled)
     unusual: list[Result] = field(default_factory=list)
     """Figures of the last delivery that are watched, unusual (not passed) or not."""
 
@@ -86,14 +86,12 @@ def check(
     deliveries: Iterable[Delivery] = (),
     *,
     run_id: str | None = None,
-    after: After | None = None,
 ) -> Checked:
-    """Give every rule of a dataset its result, and keep them.
+    """Give every rule of a dataset its result, keep them, and open, follow or close its incidents by them.
 
     With each delivery that was loaded, the results of what enforcement rejects are kept; with the last of them also what is
     measured on the table. The same delivery and write are kept once, however often they are looked at. Without a loaded delivery
-    the dataset is only looked at again: what is measured is kept, since it may have changed with time or other tables. ``after``
-    is called with the ids of what was kept, in the same transaction.
+    the dataset is only looked at again: what is measured is kept, since it may have changed with time or other tables.
     """
     arrived = [item for item in deliveries if item.delivery is not None]
     with warehouse.connect(Role.LOADER) as connection:
@@ -132,10 +130,10 @@ def check(
         batches += [([_accepted(contract, item, refused)], item.delivery, None) for item in arrived if item.status == "rejected"]
     with warehouse.connect(Role.LOADER) as connection:
         kept = _keep(connection, contract, batches, run_id)
-        if after and kept:
-            after(connection, contract, kept)
+        names = {rule.name for rule in rules} | {ACCEPTED, RECONCILIATION}
+        settled = incidents.settle(connection, kept, incidents.owner_of(contract), known={contract.dataset: names})
         connection.commit()
-    return Checked(facts, found, kept, unusual)
+    return Checked(facts, found, kept, settled, unusual)
 
 
 def _keep(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context, op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 
 TABLES = """
 create table quality.standard (

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alembic import context, op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 
 TABLES = """
 create schema quality;
