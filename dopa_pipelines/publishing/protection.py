@@ -64,6 +64,8 @@ class Extract:
     facts: dict[str, Any]
     disclosed: list[str] = field(default_factory=list)
     """Cells (their codes) that an attacker can tell; the extract may not go out unless there are none."""
+    pattern: pl.DataFrame | None = None
+    """The hidden cells of the whole family, a column a dimension: what ``hint`` is to be for the family's next extract."""
 
 
 def family_problems(
@@ -148,13 +150,18 @@ _NUMBERS = ("integer", "number")
 
 
 def protect_extract(
-    publication: Publication, frame: pl.DataFrame, out: Sequence[Released] = (), others: Sequence[Member] = ()
+    publication: Publication,
+    frame: pl.DataFrame,
+    out: Sequence[Released] = (),
+    others: Sequence[Member] = (),
+    hint: pl.DataFrame | None = None,
 ) -> Extract:
     """Protect ``frame``, the rows of ``publication`` (published columns, and those that its rule's ``carried`` names, as
     :func:`.rows.beside` calls them).
 
     ``out``: every release of the family, this publication's own included. ``others``: the family's other publications, with
-    their rows as they are now. Raises :class:`UserError` where the rows are not what the rule says.
+    their rows as they are now. ``hint``: the :attr:`Extract.pattern` of the family's last extract; it protected what was not out
+    yet, too, so that it is tried first. Raises :class:`UserError` where the rows are not what the rule says.
     """
     rule = publication.disclosure
     if rule is None:
@@ -167,9 +174,11 @@ def protect_extract(
     kept_cells = kept_value = value = 0.0
     disclosed: list[str] = []
     audits: list[dict[str, Any]] = []
+    patterns: list[pl.DataFrame] = []
     for codes, own in parts:
         family, known, table, revised = _family(publication.name, rule, own, codes, out, others)
-        made = protect(family, _policy(rule), known)
+        made = protect(family, _policy(rule), known, _of_part(hint, codes))
+        patterns.append(_hidden(made, codes))
         status = own.select(_ROW, _MEASURE).hstack(made.of(table))
         hidden.append(status)
         totals["revised"] += revised
@@ -197,7 +206,19 @@ def protect_extract(
         },
         "attacked_with": sorted({f"{item.publication} {item.version}" for item in out}),
     }
-    return Extract(changed, facts, disclosed)
+    return Extract(changed, facts, disclosed, pl.concat(patterns, how="diagonal") if patterns and not disclosed else None)
+
+
+def _hidden(made: disclosure.Protected, codes: Mapping[str, str]) -> pl.DataFrame:
+    names = [dimension.name for dimension in made.cells.dimensions]
+    there = made.frame.filter(pl.col("published").is_null()).select(names)
+    return there.with_columns(pl.lit(code).alias(name) for name, code in codes.items())
+
+
+def _of_part(hint: pl.DataFrame | None, codes: Mapping[str, str]) -> pl.DataFrame | None:
+    if hint is None or any(name not in hint.columns for name in codes):
+        return None
+    return _only(hint, codes).drop(codes)
 
 
 def _named(cell: Any) -> str:

@@ -215,7 +215,13 @@ def _protected(
         beside = source.of(other) if other.disclosure else None
         if beside is not None and other.disclosure is not None:
             others.append(Member(other.name, other.disclosure, pl.DataFrame(pl.from_arrow(beside.whole()))))
-    extract = protect_extract(publication, pl.DataFrame(pl.from_arrow(source.whole())), out, others)
+    # Beside the releases, and never within one: it tells of cells that are not out yet.
+    pattern = settings.releases_path / f".family-{publication.disclosure.family}" / "hidden.parquet"
+    hint = None
+    # One that is lost or damaged is found anew.
+    with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+        hint = pl.read_parquet(pattern)
+    extract = protect_extract(publication, pl.DataFrame(pl.from_arrow(source.whole())), out, others, hint)
     if extract.disclosed:
         shown = "; ".join(extract.disclosed[:3])
         raise HeldBack(
@@ -228,6 +234,10 @@ def _protected(
                 )
             ],
         )
+    if extract.pattern is not None:
+        partial = pattern.with_suffix(".part")
+        extract.pattern.write_parquet(partial)
+        partial.replace(pattern)
     return _in_batches(extract.frame.to_arrow(), source.published_schema), extract.facts
 
 

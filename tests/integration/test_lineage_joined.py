@@ -22,9 +22,7 @@ from dopa_pipelines.warehouse import Role, open_warehouse
 
 
 def test_each_release_of_a_run_anchors_the_writes_that_it_is_made_of(demo: Any) -> None:
-    manifests = [
-        json.loads((folder / "latest" / "release.json").read_text("utf-8")) for folder in demo.settings.releases_path.iterdir()
-    ]
+    manifests = [json.loads(path.read_text("utf-8")) for path in demo.settings.releases_path.glob("*/latest/release.json")]
     assert len(manifests) == len(load_publications(demo.settings.contracts / "open_data").publications)
     with open_warehouse(demo.settings) as warehouse, warehouse.connect(Role.READER) as connection:
         for manifest in manifests:
@@ -45,6 +43,7 @@ def test_a_bundle_after_a_late_delivery_and_dbt_by_hand(own_demo: Any, tmp_path:
     done = own_demo.dopa("ingest", "death_event", str(again), "--json")
     assert done.returncode == 0, done.stderr
     delivery = json.loads(done.stdout)
+    assert own_demo.dopa("run", "--select", "raw.death_event").returncode == 0
     chosen = ("--select", "deaths_by_month", "deaths_by_province")
     done = own_demo.dopa("dbt", "build", "--target", "production", *chosen, DOPA_DBT_TARGET="production")
     assert done.returncode == 0, done.stdout

@@ -28,6 +28,7 @@ from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
 from dopa_pipelines.warehouse.bootstrap import embedded_secrets
 from dopa_pipelines.warehouse.embedded import SUPERUSER, programs
 from dopa_pipelines.warehouse.places import connect
+from dopa_pipelines.warehouse.work import Work
 
 
 def superuser(warehouse: Warehouse, database: str = "warehouse") -> psycopg.Connection[Any]:
@@ -93,7 +94,7 @@ def test_an_undisturbed_demo_agrees_and_says_what_was_looked_at(department: Depa
     assert (verdict.writes, verdict.events) == (writes, events)
     assert verdict.rows > rows
     assert verdict.seals == verdict.events + verdict.tables + 11, "each event, the digest of each table and of rejected rows"
-    assert (verdict.tables, verdict.views) == (34, 11)
+    assert (verdict.tables, verdict.views) == (50, 11)
     said = Path(department.settings.state).parent / "said"
     done = replace(demo, state=department.settings.state).dopa("lineage", "verify", "--json")
     said.write_text(done.stdout)
@@ -286,7 +287,16 @@ def test_a_deleted_last_event_is_found_by_the_anchor_also_after_sealing_anew(fre
 
 
 def test_a_release_carries_the_head_and_finds_a_chain_made_anew(fresh: Department, own_demo: Any) -> None:
-    fresh.execute("update open_data.hotels_licensed set rooms = rooms + 1", "select 1")
+    # As a build of another day would: the rows, and the record of how they were made, then its check.
+    fresh.execute(
+        "begin",
+        "update open_data.hotels_licensed set rooms = rooms + 1",
+        "select lineage.record_write('model', w.target, 'run', p_inputs => w.inputs, p_code => w.code, p_detail => w.detail)"
+        " from lineage.write w where w.target = 'open_data.hotels_licensed' order by w.id desc limit 1",
+        "commit",
+    )
+    with Work(fresh.warehouse, "check", "open_data.hotels_licensed", run_id="run") as work:
+        work.complete({"assertions": [{"assertion": "unique", "success": True, "severity": "error"}]})
     done = own_demo.dopa("publish", "hotels_licensed", "--json")
     assert done.returncode == 0, done.stderr
     (made,) = json.loads(done.stdout)["releases"]
@@ -352,7 +362,7 @@ def test_a_server_moved_by_dump_and_restore_is_rebased(fresh: Department, tmp_pa
         moved = Department(later, warehouse, set())
         found = moved.look()
         assert {code for code, _ in codes(found)} == {"rewritten"}
-        assert len(found) == 45, "every table, and that of every dataset's rejected rows"
+        assert len(found) == 61, "every table, and that of every dataset's rejected rows"
         # A value that changed on the way keeps all of it from being rebased.
         moved.execute("begin", "update marts.hotels set rooms = rooms + 1", "commit")
         with pytest.raises(UserError, match=r"marts\.hotels is not rebased"):

@@ -175,6 +175,20 @@ def test_what_is_not_out_yet_can_still_be_protected_when_its_turn_comes() -> Non
         publication("births_by_tambon", finer, tambons.columns), tambons, out, [Member("births_by_district", rule(), districts)]
     )
     assert not then.disclosed
+    # What protected both is tried first, and is what both have.
+    again = protect_extract(
+        publication("births_by_tambon", finer, tambons.columns),
+        tambons,
+        out,
+        [Member("births_by_district", rule(), districts)],
+        first.pattern,
+    )
+    assert not again.disclosed and again.pattern is not None and first.pattern is not None
+    assert set(again.pattern.rows()) == set(first.pattern.select(again.pattern.columns).rows())
+    # A pattern that does not protect is not used.
+    useless = first.pattern.head(1)
+    mended = protect_extract(DISTRICTS, districts, (), [Member("births_by_tambon", finer, tambons)], useless)
+    assert mended.frame.equals(first.frame)
     # Alone, the districts hide less, and the tambons cannot be protected any more.
     alone = protect_extract(DISTRICTS, districts)
     assert alone.frame["births"].null_count() < first.frame["births"].null_count()

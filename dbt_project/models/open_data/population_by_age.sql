@@ -1,13 +1,12 @@
 with people as (
 
     select
-        as_of,
         province_code,
         age_band,
         sex,
         sum(people)::bigint as people
     from {{ ref('people_by_area_age_sex') }}
-    group by as_of, province_code, age_band, sex
+    group by province_code, age_band, sex
 
 ),
 
@@ -20,7 +19,6 @@ areas as (
 final as (
 
     select
-        people.as_of::date as as_of,
         people.province_code::text as province_code,
         areas.name_th::text as province_name_th,
         areas.name_en::text as province_name_en,

@@ -16,11 +16,12 @@ import polars as pl
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing.disclosure import RESERVED, cell_key, rounding
 from dopa_pipelines.publishing.disclosure.audit import Audit, _plain, audit, needs_of
+from dopa_pipelines.publishing.disclosure.proof import Moves
 from dopa_pipelines.publishing.disclosure.rules import Rule, sensitivity
 from dopa_pipelines.publishing.disclosure.suppression import Problem, suppress
 from dopa_pipelines.publishing.disclosure.sweep import Parts
 from dopa_pipelines.publishing.disclosure.system import reduce
-from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Family, Floats, Table, build, nodes_of
+from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Family, Floats, Ints, Table, build, nodes_of
 
 Method = Literal["suppression", "rounding", "cell_key"]
 
@@ -91,14 +92,16 @@ def _exact(value: float | None) -> float | int | None:
     return None if value is None else _plain(value)
 
 
-def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.DataFrame] = ()) -> Protected:
+def protect(
+    family: Family, policy: Policy | None = None, known: Sequence[pl.DataFrame] = (), hint: pl.DataFrame | None = None
+) -> Protected:
     """Protect all tables of a family together and attack the result.
 
     ``known``: what everybody knows besides, frames with dimensions' columns (a missing one is at its total) and ``value``:
-    official
-    totals, earlier releases; null where an earlier release hid the cell, which then stays hidden. Raises :class:`UserError`
-    for tables
-    that are wrong. The caller publishes nothing unless ``passed``.
+    official totals, earlier releases; null where an earlier release hid the cell, which then stays hidden. ``hint``: cells
+    (dimensions' columns) that were hidden when the family was last protected; suppression hides them again if that protects it,
+    and searches anew only if not. Raises :class:`UserError` for tables that are wrong. The caller publishes nothing unless
+    ``passed``.
     """
     began = time.monotonic()
     policy = policy or Policy()
@@ -136,6 +139,22 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
     forced_cells = (sensitive.primary & demanded) | hidden_before | private
     forced = system.gather((forced_cells & ~fixed).astype(np.float64), np.maximum) > 0
     cost = {"value": cells.value, "unit": np.ones(len(cells)), "log": np.log1p(cells.value)}[policy.cost]
+    member = np.zeros(system.count, dtype=np.int64)
+    moving = system.variable >= 0
+    member[system.variable[moving]] = np.flatnonzero(moving)
+
+    def attacked(hidden: Bools, claimed: tuple[Ints, Moves] | None = None) -> Audit:
+        return audit(
+            cells, sensitive, hidden, demanded & hidden, given, lower, whole=whole, processes=policy.processes, claimed=claimed
+        )
+
+    if hint is not None:
+        hidden = _hinted(cells, hint) & moving | forced_cells
+        hidden[moving] |= (system.gather(hidden.astype(np.float64), np.maximum) > 0)[system.variable[moving]]
+        hidden &= ~open_zero & (moving | sensitive.primary | private)
+        found = attacked(hidden)
+        if found.passed:
+            return _suppressed(cells, hidden, sensitive.primary, private, found, began, whole)
     problem = Problem(
         system,
         needs,
@@ -146,9 +165,6 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
         policy.processes,
     )
     shown, moves = suppress(problem, Parts.of(cells, system))
-    moving = system.variable >= 0
-    member = np.zeros(system.count, dtype=np.int64)
-    member[system.variable[moving]] = np.flatnonzero(moving)
     hidden = forced_cells.copy()
     hidden[moving] |= shown[system.variable[moving]]
     # An unsafe cell that is known elsewhere is hidden all the same; the audit says that it helps nothing.
@@ -156,24 +172,33 @@ def protect(family: Family, policy: Policy | None = None, known: Sequence[pl.Dat
     # What is not unsafe and can be told by what is known anyway need not stay hidden.
     hidden &= moving | sensitive.primary | private
     while True:
-        found = audit(
-            cells,
-            sensitive,
-            hidden,
-            demanded & hidden,
-            given,
-            lower,
-            whole=whole,
-            processes=policy.processes,
-            claimed=(member, moves),
-        )
+        found = attacked(hidden, (member, moves))
         useless = found.told & hidden & ~sensitive.primary & ~private
         if not useless.any() or useless.sum() < found.told.sum():
             break
         hidden &= ~useless
-    status = np.where(hidden, np.where(sensitive.primary, "primary", "complementary"), "published")
+    return _suppressed(cells, hidden, sensitive.primary, private, found, began, whole)
+
+
+def _suppressed(
+    cells: Cells, hidden: Bools, primary: Bools, private: Bools, found: Audit, began: float, whole: bool
+) -> Protected:
+    status = np.where(hidden, np.where(primary, "primary", "complementary"), "published")
     status[hidden & private] = "unpublished"
     return _finish(cells, np.where(hidden, np.nan, cells.value), status, found, ~private, began, whole)
+
+
+def _hinted(cells: Cells, hint: pl.DataFrame) -> Bools:
+    """The cells of a hint that are still there."""
+    there = hint.filter(
+        pl.all_horizontal(
+            pl.lit(True), *(pl.col(item.name).is_in(item.codes) for item in cells.dimensions if item.name in hint.columns)
+        )
+    )
+    at = cells.find(nodes_of(there, cells.dimensions, "the hint"))
+    found = np.zeros(len(cells), dtype=bool)
+    found[at[at >= 0]] = True
+    return found
 
 
 def _changed(cells: Cells, published: Floats, word: str, found: Audit, primary: Bools, began: float, whole: bool) -> Protected:
