@@ -1,6 +1,6 @@
 """What a steward does about data that is not right: steps in Thai and English, each with the command that takes it.
 
-The one place of these words: checks in the UI, alerts, the bureau's workbook and the portal show them. docs/stewards.md says more.
+The one place of these words: checks in the UI, alerts, and the bureau's workbook show them. docs/stewards.md says more.
 """
 
 from __future__ import annotations

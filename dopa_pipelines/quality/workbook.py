@@ -1,7 +1,7 @@
 """The bureau's workbook of open incidents, in Thai: what fails, where, how it is repaired, by whom and until when.
 
-Belongs here: the sheets. Does not belong here: rejected rows as they came, which ``dopa quarantine export`` writes for correction:
-this workbook has no value of a row, only files and row numbers.
+Belongs here: the sheets. Does not belong here: rejected rows as they came, which ``dopa quarantine export`` writes for
+correction: this workbook has no value of a row, only files and row numbers.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ down_revision = "0014"
 TABLES = """
 alter table quality.incident add column rows_most bigint, add column explanation text;
 comment on column quality.incident.rows_first is 'Rows that failed when it was opened';
-comment on column quality.incident.rows_now is 'Rows that failed when it was last seen; those that were left when it was closed: none';
+comment on column quality.incident.rows_now is 'Rows that failed when it was last seen; none once it is closed';
 comment on column quality.incident.rows_most is 'The most rows that failed at any time';
 comment on column quality.incident.explanation is 'What a person last said of it';
 create index incident_of_rule on quality.incident (dataset, rule, id);
@@ -28,7 +28,7 @@ month as (
         date_trunc('month', b.since), date_trunc('month', now() at time zone 'Asia/Bangkok'), interval '1 month'
     ) m (month)
 )
-select m.bureau, m.month, format('%s-%s', extract(year from m.month) + 543, to_char(m.month, 'MM')) as month_be,
+select m.bureau, m.month, (extract(year from m.month)::integer + 543) || to_char(m.month, '-MM') as month_be,
     count(*) filter (where i.opened >= m.month and i.opened < m.until) as opened,
     coalesce(sum(i.rows) filter (where i.opened >= m.month and i.opened < m.until), 0)::bigint as errors,
     count(*) filter (where i.closed >= m.month and i.closed < m.until) as closed,
@@ -45,7 +45,7 @@ comment on view quality.incident_month is 'Errors and time to repair by bureau a
 comment on column quality.incident_month.month_be is 'The month of the Buddhist era, such as 2568-11';
 comment on column quality.incident_month.errors is
     'Rows that failed at most, of the incidents that were opened in the month; one that is not about rows counts one';
-comment on column quality.incident_month.days_to_repair is 'Mean of the days from opening to closing, of those closed in the month';
+comment on column quality.incident_month.days_to_repair is 'Mean days from opening to closing, of those closed in the month';
 
 create table quality.alert (
     id bigint generated always as identity primary key,
