@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic import context, op
 
 revision = "0012"
-down_revision = "0007"
+down_revision = "0011"
 
 TABLES = """
 create schema quality;
