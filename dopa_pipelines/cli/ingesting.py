@@ -68,6 +68,7 @@ def ingest_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import arrivals, ingest
     from dopa_pipelines.publishing.lineage import tell
+    from dopa_pipelines.quality.profiles import Profiler
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.sources import fetch, is_fetched
     from dopa_pipelines.warehouse import open_warehouse
@@ -102,7 +103,17 @@ def ingest_command(
                     status.update(f"{name}: {rows:,} rows")
 
                 day = as_of.date() if as_of else None
-                deliveries.append(ingest(warehouse, contract, file, as_of=day, accept_shrink=accept_shrink, progress=progress))
+                deliveries.append(
+                    ingest(
+                        warehouse,
+                        contract,
+                        file,
+                        as_of=day,
+                        accept_shrink=accept_shrink,
+                        progress=progress,
+                        observe=Profiler,
+                    )
+                )
         tell(warehouse, settings, contract=contract)
     if as_json:
         shown = [item.as_json() for item in deliveries]
