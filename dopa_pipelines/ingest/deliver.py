@@ -46,9 +46,9 @@ def ingest(
     """Bring one delivery into ``raw.<dataset>``.
 
     ``as_of``: the day of the delivery (default today in Bangkok), which dates may not lie after; of a dataset with history also
-    the day of the snapshot where its name states none. The content that is in force
+    the day of the snapshot where its name states none. ``observe`` looks on while a file is loaded. The content that is in force
     under the same contract changes nothing (``unchanged``). A refused delivery is recorded with its problem (``rejected``) and
-    loads nothing; so is a snapshot of no day, or of one after the delivery's. ``observe`` looks on at a file that is loaded. Raises UserError for what is no property of the
+    loads nothing; so is a snapshot of no day, or of one after the delivery's. Raises UserError for what is no property of the
     data: a missing file, an impossible contract change.
     """
     if not path.exists():

@@ -6,12 +6,12 @@ column nothing is kept but counts and shapes: no value, and no smallest or large
 What is exact and what is estimated:
 
 - rows, missing values, smallest, largest and mean are exact;
-- distinct values are exact up to :data:`COUNTED` values that repeat and up to :data:`SKETCH` others, and beyond estimated from
-  the smallest hashes (k minimum values: Bar-Yossef et al. 2002; Beyer et al. 2007) with a relative standard error of
-  1 / sqrt(k - 2), kept beside them as ``distinct_error``;
-- quantiles, top values and shapes are exact up to :data:`SAMPLE` rows or :data:`COUNTED` values that repeat, and beyond of a
-  simple random sample, whose size is kept as ``sample``: a quantile's rank is then off by sqrt(p (1 - p) / sample) (at most
-  0.36 % of the rows), one standard error.
+- distinct values, quantiles, top values and shapes are exact up to :data:`SAMPLE` rows, and of more rows where at most
+  :data:`COUNTED` values repeat;
+- beyond, distinct values are estimated from the :data:`SKETCH` smallest hashes (k minimum values: Bar-Yossef et al. 2002; Beyer
+  et al. 2007) with a relative standard error of 1 / sqrt(k - 2), kept as ``distinct_error``; fewer are exact;
+- quantiles, top values and shapes are those of a simple random sample, whose size is kept as ``sample``: a quantile's rank is off
+  by sqrt(p (1 - p) / sample), one standard error, which is at most 0.36 % of the rows.
 
 The sample is drawn by the number of a row: the same delivery has the same profile.
 """
@@ -147,7 +147,7 @@ def keep(
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile as it was kept. ``facts``: of the whole under None, of each column under its name, in the order they were kept."""
+    """A profile as it was kept. ``facts``: of the whole under None, of each column under its name, in that order."""
 
     dataset: str
     delivery: int | None
@@ -305,12 +305,11 @@ class _Seen:
             sampled = sampled.cast(pl.Float64, strict=False)
         if self.empty > self.missing:
             found["partial"] = self.empty - self.missing
-        found |= {"distinct": counts.height} if counts is not None else self._distinct.facts()
+        whole = counts is not None or len(sampled) == rows
         if counts is None:
-            if len(sampled) < rows:
-                found["sample"] = len(sampled)
-            sampled = sampled.drop_nulls()
-            counts = pl.DataFrame({"value": sampled}).group_by("value").len("count")
+            there = sampled.drop_nulls()
+            counts = pl.DataFrame({"value": there}).group_by("value").len("count")
+        found |= {"distinct": counts.height} if whole else {**self._distinct.facts(), "sample": len(sampled)}
         counts = counts.with_columns(pl.col("count").cast(pl.Int64))
         if not self.field.personal:
             found |= self._of_values(counts, rows)
