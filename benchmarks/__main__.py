@@ -17,6 +17,7 @@ from benchmarks import (
     lineage,
     lineage_graph,
     orchestration,
+    quality_profiles,
     quality_unusual,
     recording,
     releases,
@@ -40,6 +41,7 @@ def main() -> None:
         rows += releases.measure(settings)
         rows += disclosure.measure()
         rows += quality_unusual.measure()
+        rows += quality_profiles.measure(Settings(state=Path(folder) / "profiles" / "state"))
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")
     for row in rows:

@@ -428,7 +428,11 @@ def shape_of(text: pl.Expr) -> pl.Expr:
 
 
 def _shapes(counts: pl.DataFrame) -> list[list[Any]]:
-    found = counts.group_by(shape_of(pl.col("value").cast(pl.String)).alias("shape")).agg(pl.col("count").sum())
+    text = pl.col("value").cast(pl.String)
+    # Identifiers are most of what is looked at, and need one pattern of the six.
+    digits = bool(counts.select(text.str.contains("^[0-9]+$").all())[0, 0])
+    shape = text.str.replace_all("[0-9]", "9").str.slice(0, LONGEST) if digits else shape_of(text)
+    found = counts.group_by(shape.alias("shape")).agg(pl.col("count").sum())
     found = found.sort(["count", "shape"], descending=[True, False]).head(KEPT)
     return [[shape, count] for shape, count in found.iter_rows()]
 
