@@ -1,8 +1,8 @@
 """A draft of a contract from a sample of its deliveries: what a steward edits instead of writing it.
 
-What form the file has is :mod:`dopa_pipelines.sources.recognise`'s; what words mean is :mod:`.suggest_words`'. Here: what the columns
-hold, which rules they keep, and the contract as text. A draft is tried on the very file before it is given: rules that the file
-breaks in more than a few rows are no rules and are taken back.
+What form the file has is :mod:`dopa_pipelines.sources.recognise`'s; what words mean is :mod:`.suggest_words`'. Here: what the
+columns hold, which rules they keep, and the contract as text. A draft is tried on the very file before it is given: rules that
+the file breaks in more than a few rows are no rules and are taken back.
 
 Nothing is suggested to be open: opening is a decision. Where a column may be of persons it is suggested to be personal, and the
 comment beside it says by what; no value of such a column is in the draft, but for the few that all rows share (a list of sexes).
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
@@ -87,6 +87,7 @@ class Draft:
     pattern: str | None = None
     listed: tuple[str, ...] = ()
     area: Area | None = None
+    reference: str | None = None
     why: list[str] = field(default_factory=list)
     ask: list[str] = field(default_factory=list)
 
@@ -121,6 +122,7 @@ class _Facts:
     totals: tuple[str, str] | None = None
     scope: str | None = None
     period: str | None = None
+    repeated: float = 0.0
     most_rejected: int | None = None
     tried: str = ""
 
@@ -149,7 +151,10 @@ def suggest(
         with unpacked(path, scratch) as parts, private_folder(scratch, "suggested") as folder:
             part = parts[0]
             found = recognise(part.path, part.name)
-            notes = [*([f"{len(parts)} files are in it: the first, {part.name}, was looked at"] if len(parts) > 1 else []), *found.notes]
+            notes = [
+                *([f"{len(parts)} files are in it: the first, {part.name}, was looked at"] if len(parts) > 1 else []),
+                *found.notes,
+            ]
             name = dataset or _dataset_name(path)
             facts = _Facts(name, bureau or "bureau", path.name, found.layout, _named(found.places), notes)
             _look(facts, part, day, areas)
@@ -248,7 +253,7 @@ def _look(facts: _Facts, part: Part, day: date, areas: str | None) -> None:
         _type(draft, values[draft.name], facts, day)
     _classify(facts.columns, values, bool(any(draft.place.title for draft in facts.columns)))
     for draft in facts.columns:
-        _rules(draft, values[draft.name], areas)
+        _rules(draft, values[draft.name], None if areas == facts.dataset else areas)
     _key(facts, table, values)
 
 
@@ -271,7 +276,9 @@ def _without_totals(facts: _Facts, table: dict[str, pl.Series], rows: int) -> pl
         if 0 < few <= max(3, FEW * rows) and bool(total.tail(max(3, few)).any()) and rows > few:
             word = re.match(_TOTAL, str(table[draft.name].filter(total)[-1]).strip())
             facts.totals = (draft.name, f"^{word[0]}" if word else _TOTAL)
-            facts.notes.append(f"{few} rows that begin with {word[0] if word else 'a total'!r} in {draft.name} are layout: totals")
+            facts.notes.append(
+                f"{few} rows that begin with {word[0] if word else 'a total'!r} in {draft.name} are layout: totals"
+            )
             return ~total
     return None
 
@@ -313,7 +320,7 @@ def _house(draft: Draft, values: Values, *_: Any) -> bool:
     number = values.counts.select(digits(V).alias("v"))["v"]
     if values.share(number.str.contains(r"^\d{11}$")) < 0.9 or draft.place.number:
         return False
-    _, offices = _offices()
+    offices = _offices()
     office = values.share(number.str.slice(0, 4).is_in(offices))
     if not (has_word(draft.place.title, ("บ้าน", "house")) or office >= 0.95):
         return False
@@ -369,7 +376,9 @@ def _dates(draft: Draft, values: Values, facts: _Facts, day: date) -> bool:
     words = values.where(~parsed["possible"] & ~text.str.contains(r"\d") & (values.counts["n"] >= max(2, 0.005 * values.filled)))
     draft.nulls = (*zeros, *words)
     if words:
-        draft.ask.append(f"nullValues: is {', '.join(map(repr, words))} no day? What it means is lost, unless another column says it")
+        draft.ask.append(
+            f"nullValues: is {', '.join(map(repr, words))} no day? What it means is lost, unless another column says it"
+        )
     return True
 
 
@@ -378,7 +387,7 @@ def _is_month(draft: Draft, values: Values, facts: _Facts) -> bool:
     possible = values.share(V.str.contains(r"^[4-7]\d(?:0[1-9]|1[0-2])$"))
     said = has_word(draft.place.title, ("yymm", "เดือน", "งวด", "month", "period"))
     usual = values.counts["v"][0]
-    one = values.counts["n"][0] >= 0.97 * values.filled
+    one = _is_one(values)
     named = one and usual in facts.file
     # The yearly file of a dataset bears the year alone.
     yearly = one and not draft.place.title and re.search(rf"(?<!\d){usual[:2]}(?!\d)", facts.file)
@@ -416,10 +425,10 @@ def _numbers(draft: Draft, values: Values, *_: Any) -> bool:
                 draft.why.append("written with thousands commas")
         else:
             draft.parse = "code"
-        if draft.parse == "code" and "0" in set(values.counts["v"]) and values.share((V.str.len_chars() > 1) | (V == "0")) > 0.99:
-            if values.share(V == "0") < 1:
-                draft.nulls = ("0",)
-                draft.why.append("0 stands where there is none")
+        longer = values.share((V.str.len_chars() > 1) | (V == "0")) > 0.99
+        if draft.parse == "code" and longer and 0 < values.share(V == "0") < 1:
+            draft.nulls = ("0",)
+            draft.why.append("0 stands where there is none")
         return True
     draft.logical = draft.parse = "number"
     places = number.str.extract(r"\.(\d+)$", 1).str.len_chars().max()
@@ -442,8 +451,9 @@ def _is_code(values: Values, number: pl.Series, title: str) -> bool:
     lengths = values.counts.with_columns(length=number.str.len_chars())
     # A 0 among codes stands where there is none.
     some = lengths.filter(V != "0")
-    lengths = (some if some.height > 1 and some["n"].sum() > 0.1 * values.filled else lengths).group_by("length")
-    lengths = lengths.agg(pl.col("n").sum()).sort("n")
+    if some.height > 1 and some["n"].sum() > 0.1 * values.filled:
+        lengths = some
+    lengths = lengths.group_by("length").agg(pl.col("n").sum()).sort("n")
     usual, often = lengths["length"][-1], lengths["n"][-1] / lengths["n"].sum()
     if often >= 0.98 and usual >= 4:
         return True
@@ -476,11 +486,11 @@ def _codes() -> dict[Area, frozenset[str]]:
 
 
 @cache
-def _offices() -> tuple[frozenset[str], list[str]]:
-    """Provinces, and codes of registration offices: districts, and municipalities, which count down from 99."""
+def _offices() -> list[str]:
+    """Codes of registration offices: districts, and municipalities, which count down from 99."""
     codes = _codes()
     offices = {*codes["district"], *(f"{province}{number}" for province in codes["province"] for number in range(80, 100))}
-    return codes["province"], sorted(offices)
+    return sorted(offices)
 
 
 @cache
@@ -490,7 +500,9 @@ def _place_names() -> frozenset[str]:
     provinces = geothai.provinces()
     districts = [place for province in provinces for place in geothai.districts(province.code)]
     tambons = [place for district in districts for place in geothai.subdistricts(district.code)]
-    return frozenset(name for place in (*provinces, *districts, *tambons) for name in (place.name_th, place.name_en.casefold()))
+    thai = [p.name_th for p in provinces] + [p.name_th for p in districts] + [p.name_th for p in tambons]
+    latin = [p.name_en for p in provinces] + [p.name_en for p in districts] + [p.name_en for p in tambons]
+    return frozenset((*thai, *(name.casefold() for name in latin)))
 
 
 def _area(values: Values, title: str) -> Area | None:
@@ -535,7 +547,12 @@ def _classify(drafts: list[Draft], values: dict[str, Values], titled: bool) -> N
         if persons:
             of = persons[0].name
             if draft.role in ("none", "quasi_identifier") and draft.logical == "string":
-                if held.filled and held.distinct >= 0.95 * held.filled and held.filled >= 0.5 * held.rows and draft.parse != "house_code":
+                if (
+                    held.filled
+                    and held.distinct >= 0.95 * held.filled
+                    and held.filled >= 0.5 * held.rows
+                    and draft.parse != "house_code"
+                ):
                     _set(draft, "direct_identifier", f"each row has another one, and rows are of persons or houses ({of})")
                 elif not draft.place.title and many and draft.parse == "text":
                     _set(draft, "direct_identifier", f"a text without a title where rows are of persons ({of}): it may be a name")
@@ -543,15 +560,18 @@ def _classify(drafts: list[Draft], values: dict[str, Values], titled: bool) -> N
                 _set(draft, "quasi_identifier", f"rows are of persons or houses ({of}); lower it if it tells nothing of them")
         elif draft.role == "none" and somebody and draft.area in ("tambon", "village", "any"):
             _set(draft, "quasi_identifier", f"where somebody lives or was, beside {somebody[0].name}")
-        elif draft.role == "none" and draft.logical == "string" and draft.parse == "text" and many and not _is_place(held):
-            if not draft.place.title or draft.name.startswith("column_"):
-                _set(draft, "quasi_identifier", "many different texts under no title that is understood: they may name persons")
+        elif draft.role == "none" and draft.parse == "text" and many and _is_nameless(draft) and not _is_place(held):
+            _set(draft, "quasi_identifier", "many different texts under no title that is understood: they may name persons")
     for draft in drafts:
         held = values[draft.name].without(draft.nulls)
         free = has_word(draft.place.title, FREE_TEXT) or _is_long(held)
         if free and draft.logical == "string" and draft.parse == "text":
             _set(draft, "sensitive", "people write freely there, so that anything may stand in it")
             draft.classification = "confidential"
+
+
+def _is_nameless(draft: Draft) -> bool:
+    return not draft.place.title or draft.name.startswith("column_")
 
 
 def _set(draft: Draft, role: PdpaRole, why: str) -> None:
@@ -580,9 +600,10 @@ def _role(draft: Draft, values: Values) -> tuple[PdpaRole, str]:
         phone = V.str.replace_all(r"[\s()-]", "").str.contains(r"^(?:\+66|0)[2-9]\d{7,8}$")
         if held.share(phone) >= 0.8 and draft.area is None and draft.parse != "house_code":
             return "direct_identifier", "telephone numbers"
-    if has_word(title, DIRECT) and not counted and draft.logical not in ("date", "timestamp", "boolean"):
-        if not names_a_thing(title) and not (draft.logical == "string" and draft.area is None and _is_place(held)) and not draft.area:
-            return "direct_identifier", "by its title"
+    of_place = draft.area is not None or names_a_thing(title) or (draft.logical == "string" and _is_place(held))
+    timed = draft.logical in ("date", "timestamp", "boolean")
+    if has_word(title, DIRECT) and not (counted or timed or of_place):
+        return "direct_identifier", "by its title"
     if has_word(title, SENSITIVE):
         return "sensitive", "by its title (section 26 of the PDPA)"
     if draft.parse == "house_code":
@@ -634,8 +655,11 @@ def _rules(draft: Draft, values: Values, areas: str | None) -> None:
         draft.listed = listed
     elif draft.parse == "code":
         draft.pattern = _pattern(draft, held)
-    if draft.area in ("province", "tambon", "village", "any") and areas is None:
-        draft.ask.append("refer to the dataset of area codes: relationships, type foreignKey")
+    if draft.area:
+        draft.reference = areas
+        ask = "registration offices have codes of their own; does it refer to areas?" if draft.area == "district" else None
+        draft.ask += [ask] if ask and areas else []
+        draft.ask += [] if areas else ["refer to the dataset of area codes, where there is one: relationships, type foreignKey"]
 
 
 def _listed(draft: Draft, held: Values) -> tuple[str, ...]:
@@ -649,12 +673,13 @@ def _listed(draft: Draft, held: Values) -> tuple[str, ...]:
     longest = often["v"].str.len_chars().max() or 0
     if not 2 <= often.height <= MOST_LISTED or rest > max(1, FEW * held.filled) or int(str(longest)) > 60:
         return ()
-    if often.height > 0.2 * held.filled:
+    # In a small file what stands once may be as right as the rest.
+    if often.height > 0.2 * held.filled or (rest and held.filled < 300):
         return ()
     if draft.parse == "code" and held.share(V.str.contains(r"^\d{4,}$")) > 0.5:
         return ()
-    if rest:
-        draft.ask.append(f"{rest:,} rows hold something else than the listed values: add what is right")
+    more = f"; {rest:,} rows hold something else and will be quarantined" if rest else ""
+    draft.ask.append(f"are these all the values there may be{more}?")
     return tuple(sorted(often["v"]))
 
 
@@ -682,7 +707,7 @@ def _key(facts: _Facts, table: dict[str, pl.Series], values: dict[str, Values]) 
     rows = len(next(iter(table.values()), pl.Series()))
     if rows < 2:
         return
-    month = next((d for d in facts.columns if d.parse == "be_yymm" and values[d.name].distinct <= 2), None)
+    month = next((draft for draft in facts.columns if draft.parse == "be_yymm" and _is_one(values[draft.name])), None)
     candidates = [
         draft
         for draft in facts.columns
@@ -696,7 +721,7 @@ def _key(facts: _Facts, table: dict[str, pl.Series], values: dict[str, Values]) 
     enough = 1 - max(FEW, 1.5 / rows if rows >= 50 else 0)
 
     def apart(names: list[str]) -> float:
-        return frame.select(pl.struct(names).n_unique())[0, 0] / rows
+        return int(frame.select(pl.struct(names).n_unique())[0, 0]) / rows
 
     single = [draft for draft in candidates if draft.required and draft.logical == "string" and apart([draft.name]) >= enough]
     chosen: list[str] = []
@@ -721,13 +746,21 @@ def _key(facts: _Facts, table: dict[str, pl.Series], values: dict[str, Values]) 
     if month is not None:
         chosen = [month.name, *(name for name in chosen if name != month.name)] if chosen else []
         _scope(facts, month, values)
+    if any(draft.required for draft in facts.columns):
+        facts.notes.append("required says that hardly a row of this file lacks a value: must it always be there?")
     for number, name in enumerate(chosen, 1):
         next(draft for draft in facts.columns if draft.name == name).key = number
     if chosen:
         share = apart(chosen)
+        facts.repeated = 1 - share
         facts.notes.append(
             f"key: {', '.join(chosen)} tell {share:.2%} of the rows apart, of those looked at; is it what makes a row one?"
         )
+
+
+def _is_one(values: Values) -> bool:
+    """Whether nearly all rows have the same value."""
+    return values.filled > 0 and values.counts["n"][0] >= 0.97 * values.filled
 
 
 def _scope(facts: _Facts, month: Draft, values: dict[str, Values]) -> None:
@@ -753,7 +786,8 @@ def _tried(facts: _Facts, part: Part, folder: Path, day: date) -> Suggestion:
         read, accepted, by_column, reasons = _enforced(contract, part, day, facts.file)
         if last or not _take_back(facts, by_column, read):
             break
-    rejected = 100 * (read - accepted) / read if read else 0.0
+    # Rows that repeat a key are rejected, too, as far as could be seen.
+    rejected = 100 * ((read - accepted) / read + facts.repeated) if read else 0.0
     if rejected > contract.load.max_rejected_percent:
         facts.most_rejected = min(100, math.ceil(rejected))
         facts.notes.append(f"{rejected:.1f} % of the rows keep no contract like this: look at them before it is accepted")
@@ -765,9 +799,7 @@ def _tried(facts: _Facts, part: Part, folder: Path, day: date) -> Suggestion:
     return Suggestion(facts.dataset, text, tuple(facts.columns), tuple(facts.notes), read, accepted, dict(reasons))
 
 
-def _enforced(
-    contract: Contract, part: Part, day: date, file: str
-) -> tuple[int, int, Counter[tuple[str, str]], Counter[str]]:
+def _enforced(contract: Contract, part: Part, day: date, file: str) -> tuple[int, int, Counter[tuple[str, str]], Counter[str]]:
     """Rows read and accepted, and rejected rows by column and reason."""
     plan = Plan(contract, day, contract.period_of(file))
     read = accepted = 0
@@ -779,15 +811,16 @@ def _enforced(
         accepted += enforced.accepted.height
         codes.update(enforced.codes)
         if enforced.rejected.height:
-            told = enforced.rejected.select(
-                pl.col("reasons").str.json_decode(pl.List(pl.Struct({"code": pl.String, "column": pl.String})))
-            ).explode("reasons").unnest("reasons")
+            told = (
+                enforced.rejected.select(
+                    pl.col("reasons").str.json_decode(pl.List(pl.Struct({"code": pl.String, "column": pl.String})))
+                )
+                .explode("reasons")
+                .unnest("reasons")
+            )
             for code, column, count in told.drop_nulls().group_by("code", "column").len().iter_rows():
                 by_column[(column, code)] += count
     return read, accepted, by_column, codes
-
-
-_LOOSER: dict[str, Callable[[Draft], None]] = {}
 
 
 def _take_back(facts: _Facts, by_column: Counter[tuple[str, str]], read: int) -> bool:
@@ -837,6 +870,7 @@ def write(facts: _Facts) -> str:
         f"name: {facts.dataset}",
         "version: 0.1.0",
         "status: draft",
+        *([f"# {STEWARD} the bureau that owns it, which is also the folder of this file"] if facts.bureau == "bureau" else []),
         f"domain: {facts.bureau}",
         f"# {STEWARD} purpose, usage and limitations",
         "description: {purpose: to be stated}",
@@ -916,6 +950,9 @@ def _property(draft: Draft) -> dict[str, Any]:
     own: dict[str, Any] = {"pdpaRole": draft.role} if draft.role != "none" else {}
     own |= {"parse": draft.parse} if draft.parse != draft.logical and draft.parse != "text" else {}
     own |= {"partial": True} if draft.partial else {}
+    if draft.reference:
+        made["relationships"] = [{"type": "foreignKey", "to": f"{draft.reference}.code"}]
+        own |= {"referenceLength": 6} if draft.area == "village" else {}
     own |= {"nullValues": list(draft.nulls)} if draft.nulls else {}
     own |= {"position": list(draft.place.position)} if draft.place.position else {}
     made |= {"customProperties": _custom(own)} if own else {}

@@ -16,9 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from dopa_pipelines.contracts.model import Layout
+from dopa_pipelines.contracts.model import FileFormat, Layout
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.sources.html_table import PageError, read_rows
 from dopa_pipelines.sources.lines import SAMPLE_BYTES, detect_encoding, is_utf16
@@ -70,7 +68,7 @@ def recognise(path: Path, name: str | None = None) -> Recognised:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     try:
         if head.startswith(_WORKBOOKS):
-            return _workbook(path, shown)
+            return _workbook(path, head, shown)
         if start.startswith(b"<") and kind_of(path) == "html":
             return _html(path, shown)
         if _is_dbf(path, head):
@@ -82,7 +80,9 @@ def recognise(path: Path, name: str | None = None) -> Recognised:
         if found is not None:
             return found
     if b"\0" in head:
-        raise UserError(f"{shown}: holds bytes that are no text, and is no workbook, DBF table or page; what is it exported from?")
+        raise UserError(
+            f"{shown}: holds bytes that are no text, and is no workbook, DBF table or page; what is it exported from?"
+        )
     return _text(path, head, shown)
 
 
@@ -162,13 +162,21 @@ def _delimited(lines: list[str], encoding: str, delimiter: str, fields: int, quo
     if not header:
         notes.append("no line of titles was found: the columns are named by their place; name them")
     layout = Layout(
-        "delimited", encoding=encoding, delimiter=delimiter, header=header, quoted=quoted, trailing_delimiter=trailing
+        "delimited",
+        encoding=encoding,
+        delimiter=delimiter,
+        header=header,
+        # What separates by commas quotes, if not in this file then in the next.
+        quoted=quoted or delimiter == ",",
+        trailing_delimiter=trailing,
     )
     titles = [" ".join(title.split()) for title in first] if header else [""] * fields
     return Recognised(layout, *_once(titles, notes))
 
 
-def _once(titles: Sequence[str], notes: list[str], numbers: frozenset[str] = frozenset()) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+def _once(
+    titles: Sequence[str], notes: list[str], numbers: frozenset[str] = frozenset()
+) -> tuple[tuple[Place, ...], tuple[str, ...]]:
     """Places of titles that can be told from each other; the others cannot be read by their titles."""
     if not any(titles):
         return tuple(Place("") for _ in titles), tuple(notes)
@@ -223,16 +231,15 @@ def _fixed(lines: list[str], width: int, encoding: str) -> Recognised:
 # Workbooks and pages
 
 
-def _workbook(path: Path, shown: str) -> Recognised:
-    sheets = inspect(path, with_merged=False).sheets
+def _workbook(path: Path, head: bytes, shown: str) -> Recognised:
+    sheets = inspect(path, with_merged=True).sheets
     frame = read_sheet(path, "")
     rows = [list(row) for row in frame.head(HEADER_SEARCH_ROWS + 200).iter_rows()]
-    form = "xlsx" if path.open("rb").read(2) == b"PK" else "xls"
+    form: FileFormat = "xlsx" if head.startswith(b"PK") else "xls"
     notes = []
-    if len(sheets or ()) > 1:
-        others = ", ".join(map(repr, list(sheets)[1:11]))
-        notes.append(f"the first sheet, {list(sheets)[0]!r}, is read; others: {others}")
-    return _table(rows, Layout(form, sheet=list(sheets)[0] if len(sheets or ()) > 1 else None), notes, shown)  # type: ignore[arg-type]
+    if len(sheets) > 1:
+        notes.append(f"the first sheet, {sheets[0]!r}, is read; others: {', '.join(map(repr, sheets[1:11]))}")
+    return _table(rows, Layout(form, sheet=sheets[0] if len(sheets) > 1 else None), notes, shown)
 
 
 def _html(path: Path, shown: str) -> Recognised:
@@ -287,7 +294,8 @@ def _is_dbf(path: Path, head: bytes) -> bool:
 
 
 def _dbf(head: bytes) -> Recognised:
-    titles, left = [], []
+    titles: list[str] = []
+    left: list[str] = []
     for at in range(32, int.from_bytes(head[8:10], "little") - 1, 32):
         if head[at] == 0x0D:
             break
@@ -307,7 +315,7 @@ def _json(path: Path, start: bytes, shown: str) -> Recognised | None:
         lines = [line for line in start.split(b"\n") if line.strip()]
         found = [_parsed(line) for line in lines[: LOOKED_AT + 1]]
         records = [record for record in found if isinstance(record, dict)]
-        document = len(lines) == 1 and any(isinstance(value, list) and value for value in records[0].values())
+        document = len(lines) == 1 and any(True for _ in _lists(records[0]))
         if not document and len(records) >= 0.5 * len(found):
             return _records_of(records, Layout("json_lines"), [], shown)
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
@@ -367,10 +375,3 @@ def _records_of(found: list[Any], layout: Layout, notes: list[str], shown: str) 
     if nested:
         notes.append(f"objects within records are taken apart by dots: {', '.join(nested)}")
     return Recognised(layout, *_once(list(values), notes, numbers))
-
-
-def blank(frame: pl.DataFrame) -> pl.DataFrame:
-    """Text trimmed, and null where nothing is left."""
-    return frame.select(
-        pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name).str.strip_chars()).alias(name) for name in frame.columns
-    )

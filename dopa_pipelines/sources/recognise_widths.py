@@ -73,9 +73,7 @@ def _text_starts(table: Table) -> set[int]:
     """Places where a column set to the left begins: filled in most lines, while the place before is blank in many."""
     filled = (table != _BLANK).mean(axis=0)
     return {
-        at
-        for at in range(1, len(filled))
-        if filled[at] - filled[at - 1] >= 0.3 and filled[at] >= 0.5 and not _goes_on(table, at)
+        at for at in range(1, len(filled)) if filled[at] - filled[at - 1] >= 0.3 and filled[at] >= 0.5 and not _goes_on(table, at)
     }
 
 
@@ -91,7 +89,9 @@ def _cut(table: Table) -> list[tuple[int, int, bool]]:
     """A run of digits as (place, length, whether its form is known): the cut by which known forms tell most."""
     size = table.shape[1]
     digit = np.where((table >= 48) & (table <= 57), table.astype(np.int64) - 48, -1)
-    fitting = {(at, form.length): form.worth for form in _forms() for at in range(size - form.length + 1) if _fits(digit, at, form)}
+    fitting = {
+        (at, form.length): form.worth for form in _forms() for at in range(size - form.length + 1) if _fits(digit, at, form)
+    }
     best: list[float] = [0.0] + [-1.0] * size
     came: list[tuple[int, bool]] = [(0, False)] * (size + 1)
     for end in range(1, size + 1):
@@ -128,7 +128,8 @@ def _forms() -> tuple[_Form, ...]:
     provinces, districts, tambons = _areas()
 
     def number(part: NDArray[np.int64]) -> NDArray[np.int64]:
-        return part @ (10 ** np.arange(part.shape[1] - 1, -1, -1, dtype=np.int64))
+        made: NDArray[np.int64] = part @ (10 ** np.arange(part.shape[1] - 1, -1, -1, dtype=np.int64))
+        return made
 
     def citizen(part: NDArray[np.int64]) -> NDArray[np.bool_]:
         return checks_out(np.ascontiguousarray(part.T).astype(np.uint8))
