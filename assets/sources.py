@@ -73,6 +73,7 @@ def source_asset(
     )
     def load(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         from dopa_pipelines.ingest import ingest
+        from dopa_pipelines.quality.profiles import Profiler
 
         months = [date.fromisoformat(item) for item in context.partition_keys] if partitions else None
         report(contract.dataset, "started", kind="source")
@@ -87,6 +88,7 @@ def source_asset(
                         path,
                         run_id=context.run.run_id,
                         progress=lambda rows: report(contract.dataset, "reading", rows=rows),
+                        observe=Profiler,
                     )
                 )
         except Rejected as refusal:  # a feed that does not answer

@@ -18,6 +18,7 @@ from benchmarks import (
     lineage_graph,
     orchestration,
     quality,
+    quality_profiles,
     quality_unusual,
     recording,
     releases,
@@ -41,6 +42,7 @@ def main() -> None:
         rows += releases.measure(settings)
         rows += disclosure.measure()
         rows += quality_unusual.measure()
+        rows += quality_profiles.measure(Settings(state=Path(folder) / "profiles" / "state"))
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
         rows += quality.measure(Settings(state=Path(folder) / "quality" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")

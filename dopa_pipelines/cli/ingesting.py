@@ -70,6 +70,7 @@ def ingest_command(
     from dopa_pipelines.ingest import arrivals, ingest
     from dopa_pipelines.publishing.lineage import tell
     from dopa_pipelines.quality.checking import check
+    from dopa_pipelines.quality.profiles import Profiler
     from dopa_pipelines.quality.scores import reference_day, take
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.sources import fetch, is_fetched
@@ -105,7 +106,17 @@ def ingest_command(
                     status.update(f"{name}: {rows:,} rows")
 
                 day = as_of.date() if as_of else None
-                deliveries.append(ingest(warehouse, contract, file, as_of=day, accept_shrink=accept_shrink, progress=progress))
+                deliveries.append(
+                    ingest(
+                        warehouse,
+                        contract,
+                        file,
+                        as_of=day,
+                        accept_shrink=accept_shrink,
+                        progress=progress,
+                        observe=Profiler,
+                    )
+                )
         looked = check(warehouse, contract, deliveries)
         tell(warehouse, settings, contract=contract)
         for problem in take(warehouse, [contract], day=reference_day(settings)).problems:

@@ -28,6 +28,7 @@ from dopa_pipelines.cli import (
     running,
     serving,
     standing,
+    suggesting,
     tracing,
     verifying,
 )
@@ -61,6 +62,7 @@ lineage.add_to(app)
 changes.add_to(app)
 auditing.add_to(app)
 verifying.add_to(app)
+suggesting.add_to(app)
 
 
 def _run() -> None:
