@@ -21,6 +21,7 @@ from dopa_pipelines.definitions import defs
 from dopa_pipelines.documents import did_you_mean
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest import arrivals
+from dopa_pipelines.ingest.inspect import months_held
 from dopa_pipelines.settings import load_settings
 from dopa_pipelines.warehouse import open_warehouse
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     with dg.DagsterInstance.get() as instance:
         hold_connections(instance)
-        return HELD_BACK if execute(instance, contracts, selected) else 0
+        return HELD_BACK if execute(instance, contracts, selected, again=bool(wanted)) else 0
 
 
 def selection(wanted: Iterable[str]) -> set[dg.AssetKey]:
@@ -67,13 +68,14 @@ def selection(wanted: Iterable[str]) -> set[dg.AssetKey]:
     return chosen or keys
 
 
-def execute(instance: dg.DagsterInstance, contracts: Contracts, selected: set[dg.AssetKey]) -> bool:
-    """Run ``selected``; returns whether anything failed.
+def execute(instance: dg.DagsterInstance, contracts: Contracts, selected: set[dg.AssetKey], *, again: bool = False) -> bool:
+    """Run ``selected``; returns whether anything failed. ``again``: monthly datasets of which nothing waits are checked again,
+    with the last month that they hold.
 
     Monthly datasets whose waiting deliveries cover the same months go with the rest in one run. Otherwise each of them runs by
     itself first, so that no month is marked as delivered that was not; what descends from one that failed is then left out.
     """
-    waiting = _waiting_months(contracts)
+    waiting = _waiting_months(contracts, again=again)
     monthly = {source_key(contract.dataset): contract.dataset for contract in contracts if contract.partition}
     with_rest = {key for key in selected if key not in monthly}
     tags: dict[str, str] = {}
@@ -120,8 +122,9 @@ def _held_back(event: dg.DagsterEvent) -> bool:
     return found.check_name == APPROVED and found.asset_key.path[0] == "releases" and not found.passed
 
 
-def _waiting_months(contracts: Contracts) -> dict[str, list[date]]:
-    """Months of each monthly dataset for which a delivery waits; a delivery without a month counts for the last one."""
+def _waiting_months(contracts: Contracts, *, again: bool) -> dict[str, list[date]]:
+    """Months of each monthly dataset for which a delivery waits; a delivery without a month counts for the last one.
+    ``again``: where none waits, the last that is held."""
     calendar = monthly_partitions(contracts)
     if calendar is None:
         return {}
@@ -136,7 +139,8 @@ def _waiting_months(contracts: Contracts) -> dict[str, list[date]]:
                     for arrival in arrivals(connection, contract, settings.drop_path)
                     if arrival.pending
                 }
-                found[contract.dataset] = sorted(months & set(known))
+                held = months_held(connection, contract) if again and not months else set()
+                found[contract.dataset] = sorted((months | set(sorted(held)[-1:])) & set(known))
     return found
 
 

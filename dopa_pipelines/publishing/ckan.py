@@ -180,7 +180,7 @@ def follow_withdrawal(warehouse: Warehouse, settings: Settings, name: str, why: 
         known = connection.execute(
             "select from ops.ckan_push where publication = %s and status <> 'failed' limit 1", (name,)
         ).fetchone()
-    site = site_of(settings) if known else None
+    site = site_of(settings) if known is not None else None
     if site is None:
         return None
     site.close()

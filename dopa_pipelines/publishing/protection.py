@@ -26,6 +26,7 @@ from dopa_pipelines.documents import Problem
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing import disclosure
 from dopa_pipelines.publishing.disclosure import Family, Policy, Rule, Table, protect
+from dopa_pipelines.publishing.disclosure.tables import build
 from dopa_pipelines.publishing.folders import manifest_of
 from dopa_pipelines.publishing.publication import Dimension, Disclosure, Publication
 from dopa_pipelines.publishing.rows import beside
@@ -174,14 +175,16 @@ def protect_extract(
     kept_cells = kept_value = value = 0.0
     disclosed: list[str] = []
     audits: list[dict[str, Any]] = []
+    stale: set[str] = set()
     patterns: list[pl.DataFrame] = []
     for codes, own in parts:
-        family, known, table, revised = _family(publication.name, rule, own, codes, out, others)
+        family, known, table, revised, out_of_step = _family(publication.name, rule, own, codes, out, others)
         made = protect(family, _policy(rule), known, _of_part(hint, codes))
         patterns.append(_hidden(made, codes))
         status = own.select(_ROW, _MEASURE).hstack(made.of(table))
         hidden.append(status)
         totals["revised"] += revised
+        stale.update(out_of_step)
         for name in ("cells", "primary", "complementary", "zeros"):
             totals[name] += made.summary[name]
         kept_cells += made.summary["cells_kept"] * made.summary["cells"]
@@ -204,7 +207,8 @@ def protect_extract(
             "attackers": audits[0].get("attackers", []) if audits else [],
             "tables": len(audits),
         },
-        "attacked_with": sorted({f"{item.publication} {item.version}" for item in out}),
+        "attacked_with": sorted({f"{item.publication} {item.version}" for item in out if item.publication not in stale}),
+        "out_of_step": sorted(stale),
     }
     return Extract(changed, facts, disclosed, pl.concat(patterns, how="diagonal") if patterns and not disclosed else None)
 
@@ -339,10 +343,12 @@ def _family(
     codes: Mapping[str, str],
     out: Sequence[Released],
     others: Sequence[Member],
-) -> tuple[Family, list[pl.DataFrame], Table, int]:
-    """The family of one table of the extract, what is known of it, that table, and how many known cells were revised."""
+) -> tuple[Family, list[pl.DataFrame], Table, int, list[str]]:
+    """The family of one table of the extract, what is known of it, that table, how many known cells were revised, and the
+    publications that do not agree with it: their models have to be built anew."""
     members: list[tuple[str, Disclosure, pl.DataFrame]] = [(name, rule, own)]
     known: list[pl.DataFrame] = []
+    apart: list[str] = []
     revised = 0
     now = {name: (rule, own)}
     for other in others:
@@ -364,11 +370,25 @@ def _family(
         if seen:
             # What one release shows is known, whatever another hid.
             known.append(pl.concat(seen).group_by(names, maintain_order=True).agg(pl.col("value").max()))
-        if publication != name and cells.height:
-            members.append((publication, is_rule, cells))
-    dimensions = _dimensions([(is_rule, cells) for _, is_rule, cells in members], codes)
-    tables = [_table(title, is_rule, cells, codes) for title, is_rule, cells in members]
-    return Family(dimensions, tuple(tables)), known, tables[0], revised
+        if publication == name:
+            continue
+        tried = [*members, (publication, is_rule, cells)]
+        try:
+            build(_together(tried, codes))
+        except UserError:
+            # Its model was built of other data than this one's, which differ by people: no sum over both holds.
+            apart.append(publication)
+            if seen:
+                known.pop()
+            continue
+        members = tried
+    family = _together(members, codes)
+    return family, known, family.tables[0], revised, apart
+
+
+def _together(members: Sequence[tuple[str, Disclosure, pl.DataFrame]], codes: Mapping[str, str]) -> Family:
+    dimensions = _dimensions([(rule, cells) for _, rule, cells in members], codes)
+    return Family(dimensions, tuple(_table(title, rule, cells, codes) for title, rule, cells in members))
 
 
 def _dimensions(members: Sequence[tuple[Disclosure, pl.DataFrame]], codes: Mapping[str, str]) -> tuple[disclosure.Dimension, ...]:

@@ -102,19 +102,21 @@ def test_an_extract_is_what_its_model_holds(demo: Any, publication: Any) -> None
     with (folder / f"{publication.name}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == header
-    counts = {measure.column for measure in publication.disclosure.measures} if publication.disclosure else set()
-    hidden = [at for at, name in enumerate(header) if name in counts]
+    rule = publication.disclosure
+    counts = {measure.column for measure in rule.measures} if rule else set()
+    rates = {rate.column for rate in rule.rates} if rule else set()
+    hidden = [at for at, name in enumerate(header) if name in counts | rates]
     order = [header.index(name) for name in publication.order_by]
     whole = {tuple(row[at] for at in order): row for row in expected}
     assert len(whole) == len(rows) - 1
     for row in rows[1:]:
-        # Only counts may be hidden.
+        # Only counts, and rates of them, may be hidden.
         shown = [value or None for value in row]
         was = whole[tuple(row[at] for at in order)]
         assert shown == [None if at in hidden and shown[at] is None else value for at, value in enumerate(was)]
-    if publication.disclosure:
-        # No count of one to four people is shown; with 2,000 people there are some in each of these.
-        assert not {value for row in rows[1:] for at, value in enumerate(row) if at in hidden} & {"1", "2", "3", "4"}
+    if rule:
+        few = {str(count) for count in range(1, rule.threshold)}
+        assert not {row[at] for row in rows[1:] for at in hidden if header[at] in counts} & few
     records = json.loads((folder / f"{publication.name}.json").read_text("utf-8"))
     frame = pl.read_parquet(folder / f"{publication.name}.parquet")
     assert [list(record) for record in records[:1]] == [header]

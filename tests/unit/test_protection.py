@@ -248,3 +248,12 @@ def test_the_same_people_in_two_families_are_a_problem() -> None:
     assert "counts raw.birth_event" in problem.message and "one disclosure family" in problem.message
     assert not family_problems(apart, same | {"births_by_sex": frozenset({"raw.death_event"})})
     assert not family_problems([one("a", "births"), one("b", "births")], same)
+
+
+def test_a_model_of_other_data_is_left_out_and_named() -> None:
+    truth = births({("01", "1001", "f"): 2})
+    by_area = rule(dimensions=[item for item in rule().model_dump(by_alias=True)["dimensions"] if item["name"] != "sex"])
+    older = truth.group_by("month", "area", maintain_order=True).agg(pl.col("births").sum() - 1)
+    made = protect_extract(DISTRICTS, truth, (), [Member("births_by_area", by_area, older)])
+    assert made.facts["out_of_step"] == ["births_by_area"] and not made.disclosed
+    assert made.frame.equals(protect_extract(DISTRICTS, truth).frame)
