@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     ckan_url: str | None = Field(None, description="Address of the CKAN catalogue that releases are pushed to; unset: none")
     ckan_token: SecretStr | None = Field(None, description="API token of an account there that may edit datasets")
     ckan_organisation: str | None = Field(None, description="Name or id of the organisation there that datasets belong to")
+    smtp_url: SecretStr | None = Field(None, description="Mail server for alerts: smtps://user:password@host:465; unset: none")
+    alert_from: str | None = Field(None, description="Sender of alerts by mail; default dopa@<mail server>")
+    alert_webhook: SecretStr | None = Field(None, description="Address that alerts are posted to as JSON; unset: none")
 
     @field_validator(
         "warehouse_url",
@@ -71,6 +74,9 @@ class Settings(BaseSettings):
         "ckan_url",
         "ckan_token",
         "ckan_organisation",
+        "smtp_url",
+        "alert_from",
+        "alert_webhook",
         mode="before",
     )
     @classmethod
