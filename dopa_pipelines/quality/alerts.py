@@ -58,7 +58,7 @@ class Standing:
 def collect(connection: Connection, contracts: Mapping[str, Contract], link: Callable[[str], str]) -> int:
     """Note what is to be told: incidents that opened, opened again or whose rows changed within a day; returns how many.
 
-    ``link``: the page of a table, named ``schema.table``. In the caller's transaction; again on the same day it notes nothing new.
+    ``link``: the page of a table, named ``schema.table``. In the caller's transaction; on the same day it is noted once.
     """
     moved = [
         row[0]
