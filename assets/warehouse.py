@@ -92,6 +92,28 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
             platform.passed.add(model.target)
     _keep_tests(context, platform, models)
     _resolve_columns(context, platform, models)
+    _profile(context, platform, models)
+
+
+def _profile(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
+    """What the tables that were built look like; values only of columns that their lineage shows to be of no single person."""
+    from dopa_pipelines.quality.profiles import profile_table
+    from dopa_pipelines.warehouse import Role
+
+    with platform.warehouse.connect(Role.TRANSFORMER) as reader, platform.warehouse.connect() as connection:
+        for model in models:
+            built = platform.built.get(model.unique_id)
+            if built is None or not built.passed or model.materialized == "view":
+                continue
+            row = connection.execute("select max(id) from lineage.write where target = %s", (model.target,)).fetchone()
+            shown = {name for name, found in platform.classes.get(model.target, {}).items() if not found.protected}
+            try:
+                profile_table(reader, connection, model.target, shown, write=row[0] if row else None)
+                connection.commit()
+            except psycopg.Error as error:
+                reader.rollback()
+                connection.rollback()
+                context.log.warning(f"{model.target} was not profiled: {type(error).__name__}")
 
 
 def _keep_tests(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:

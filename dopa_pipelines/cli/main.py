@@ -20,6 +20,7 @@ from dopa_pipelines.cli import (
     ingesting,
     lineage,
     modelling,
+    profiling,
     publishing,
     quality,
     quarantining,
@@ -63,6 +64,7 @@ changes.add_to(app)
 auditing.add_to(app)
 verifying.add_to(app)
 suggesting.add_to(app)
+profiling.add_to(app)
 
 
 def _run() -> None:

@@ -19,7 +19,7 @@ The sample is drawn by the number of a row: the same delivery has the same profi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -28,6 +28,7 @@ import numpy as np
 import polars as pl
 import psycopg
 from numpy.typing import NDArray
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from dopa_pipelines.contracts import Contract
@@ -458,3 +459,52 @@ def profile_rows(fields: Sequence[Field], batches: Iterable[pl.DataFrame]) -> di
         gathering.add({name: Text(frame[name]) for name in frame.columns}, pl.int_range(seen, seen + frame.height, eager=True))
         seen += frame.height
     return gathering.facts()
+
+
+_TYPES: Mapping[str, Kind] = {
+    "int2": "number", "int4": "number", "int8": "number", "numeric": "number", "float4": "number", "float8": "number",
+    "date": "date", "timestamp": "timestamp", "timestamptz": "timestamp", "bool": "boolean",
+}  # fmt: skip
+_FRAMES: Mapping[Kind, tuple[str, type[pl.DataType]]] = {
+    "text": ("{}::text", pl.String),
+    "number": ("{}::float8", pl.Float64),
+    "date": ("{}::date", pl.Date),
+    "timestamp": ("{}::timestamp", pl.Datetime),
+    "boolean": ("{}", pl.Boolean),
+}
+_BATCH = 20_000
+
+
+def profile_table(
+    reader: Connection, connection: Connection, target: str, open_columns: Container[str], *, write: int | None = None
+) -> Profile | None:
+    """Profile a built table, ``schema.name``, that ``reader`` may read, and keep it in the transaction of ``connection``; None
+    where it has no columns.
+
+    ``open_columns``: those of which values may be kept; of all others only counts and shapes are. ``write``: the write that the
+    table is of; a write that was profiled is not profiled again.
+    """
+    schema, _, name = target.partition(".")
+    found = reader.execute(
+        "select a.attname, t.typname from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid"
+        " where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped order by a.attnum",
+        (f"{sql.Identifier(schema, name).as_string(reader)}",),
+    ).fetchall()
+    if not found:
+        return None
+    if write is not None:
+        known = connection.execute("select exists (select from quality.profile where write_id = %s)", (write,)).fetchone()
+        if known and known[0]:
+            return latest(connection, target)
+    fields = [Field(column, _TYPES.get(kind, "text"), column not in open_columns, column, column) for column, kind in found]
+    chosen = sql.SQL(", ").join(sql.SQL(_FRAMES[field.kind][0]).format(sql.Identifier(field.name)) for field in fields)
+    frames = {field.name: _FRAMES[field.kind][1] for field in fields}
+
+    def batches() -> Iterator[pl.DataFrame]:
+        with reader.cursor(name="profile") as cursor:
+            cursor.execute(sql.SQL("select {} from {}").format(chosen, sql.Identifier(schema, name)))
+            while rows := cursor.fetchmany(_BATCH):
+                yield pl.DataFrame(rows, schema=frames, orient="row")
+
+    keep(connection, target, profile_rows(fields, batches()), write=write)
+    return latest(connection, target)

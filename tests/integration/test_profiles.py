@@ -16,7 +16,7 @@ from dopa_pipelines.ingest import Delivery, ingest
 from dopa_pipelines.quality.profiles import Profile, Profiler, latest
 from dopa_pipelines.quality.unusual import look
 from dopa_pipelines.settings import Settings
-from dopa_pipelines.warehouse import Warehouse, open_warehouse
+from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("area_code", "person_register", "house_register", "birth_event", "village_headman", "complaint", "id_card_issue")
@@ -210,3 +210,34 @@ def test_a_profile_that_fails_is_noted_and_the_delivery_loaded(table: Any, monke
     assert made.deliver(text, name, observe=Profiler).status == "loaded"
     assert made.query("select notes ->> 'not_profiled' from ops.delivery where dataset = '{d}'") == [("ValueError",)]
     assert made.query("select count(*) from quality.profile where dataset = '{d}'") == [(0,)]
+
+
+def test_built_tables_are_profiled_and_values_of_persons_are_not_kept(demo: Any) -> None:
+    told = demo.dopa("profile", "open_data.births_by_province", "--json")
+    assert told.returncode == 0, told.stderr
+    profile = json.loads(told.stdout)
+    with open_warehouse(demo.settings) as warehouse, warehouse.connect(Role.READER) as connection:
+        rows, least, most, provinces, mean = connection.execute(
+            "select count(*), min(births), max(births), count(distinct province_code), avg(births)::float8"
+            " from open_data.births_by_province"
+        ).fetchone()
+        tables = {
+            name
+            for (name,) in connection.execute(
+                "select table_schema || '.' || table_name from information_schema.tables"
+                " where table_schema in ('marts', 'open_data') and table_type = 'BASE TABLE'"
+            )
+        }
+        profiled = {
+            name for (name,) in connection.execute("select distinct dataset from quality.profile where delivery_id is null")
+        }
+        kept = connection.execute("select facts::text from quality.profile where delivery_id is null").fetchall()
+        persons = [name for (name,) in connection.execute("select distinct pid from raw.person_register")]
+    births = profile["columns"]["births"]
+    assert (profile["rows"], births["min"], births["max"]) == (rows, least, most)
+    assert births["mean"] == pytest.approx(mean)
+    assert profile["columns"]["province_code"]["distinct"] == provinces
+    assert tables <= profiled
+    assert not any(person in facts for (facts,) in kept for person in persons)
+    nothing = demo.dopa("profile", "births_by_provinces")
+    assert nothing.returncode == 2 and "there is no profile of births_by_provinces" in nothing.stderr
