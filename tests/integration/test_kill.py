@@ -86,9 +86,9 @@ def extracts(state: Any) -> dict[str, bytes]:
     """Every file of every latest release but the one with clocks and ids."""
     releases = state.settings.releases_path
     return {
-        f"{folder.name}/{path.name}": path.read_bytes()
-        for folder in releases.iterdir()
-        for path in (folder / "latest").resolve().iterdir()
+        f"{latest.parent.name}/{path.name}": path.read_bytes()
+        for latest in releases.glob("*/latest")
+        for path in latest.resolve().iterdir()
         if path.name != "release.json"
     }
 
