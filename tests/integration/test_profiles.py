@@ -232,6 +232,7 @@ def test_built_tables_are_profiled_and_values_of_persons_are_not_kept(demo: Any)
             name for (name,) in connection.execute("select distinct dataset from quality.profile where delivery_id is null")
         }
         kept = connection.execute("select facts::text from quality.profile where delivery_id is null").fetchall()
+    with open_warehouse(demo.settings) as warehouse, warehouse.connect() as connection:
         persons = [name for (name,) in connection.execute("select distinct pid from raw.person_register")]
     births = profile["columns"]["births"]
     assert (profile["rows"], births["min"], births["max"]) == (rows, least, most)
