@@ -43,8 +43,9 @@ class Platform:
     """The open warehouse and dbt project of a run.
 
     ``passed``: tables that this run brought in or built and that passed their blocking checks. ``built``: what dbt did in this
-    run, by unique id. ``column_lineage``: metadata of the models that it built, ``problems``: why the columns of one cannot be
-    resolved, both by ``schema.table``. ``classes``: what columns are by their lineage, by ``schema.table`` and name.
+    run, by unique id; ``test_numbers``: score and trend of its tests. ``column_lineage``: metadata of the models that it built,
+    ``problems``: why the columns of one cannot be resolved, both by ``schema.table``. ``classes``: what columns are by their
+    lineage, by ``schema.table`` and name.
     """
 
     def __init__(self, settings: Settings, warehouse: Warehouse, project: Project) -> None:
@@ -53,6 +54,7 @@ class Platform:
         self.project = project
         self.passed: set[str] = set()
         self.built: dict[str, NodeResult] = {}
+        self.test_numbers: dict[str, dict[str, float]] = {}
         self.column_lineage: dict[str, dict[str, Any]] = {}
         self.problems: dict[str, str] = {}
         self.classes: dict[str, dict[str, Class]] = {}
@@ -103,6 +105,23 @@ def _tell(platform: Platform, context: dg.InitResourceContext) -> None:
     except (psycopg.Error, UserError) as error:
         if context.log is not None:
             context.log.warning(f"the run's lineage events were not recorded or sealed; the next run makes up for it: {error}")
+    _score(platform, context)
+
+
+def _score(platform: Platform, context: dg.InitResourceContext) -> None:
+    """Score the datasets again: models were built and extracts released since their deliveries. A failure here fails no run."""
+    from dopa_pipelines.contracts import load_contracts
+    from dopa_pipelines.quality import scores
+
+    try:
+        day = scores.reference_day(platform.settings)
+        taken = scores.take(platform.warehouse, load_contracts(platform.settings.contracts), day=day)
+        said = [str(problem) for problem in taken.problems]
+    except (psycopg.Error, UserError) as error:
+        said = [f"the datasets were not scored; the next run makes up for it: {error}"]
+    if context.log is not None:
+        for text in said:
+            context.log.warning(text)
 
 
 def trace_link(portal: str, name: str) -> dg.MetadataValue[Any]:

@@ -1,7 +1,8 @@
 """One asset for each contract: what a silo sends, as ``raw.<dataset>``.
 
-Checks ``contract`` and ``reconciliation`` block what descends from the asset and nothing else; every table rule of the contract
-is a check of its own. What only a run needs is imported when it runs: definitions load without Polars.
+Checks ``contract`` and ``reconciliation`` block what descends from the asset and nothing else; every rule of the contract is a
+check of its own, but those that each row is held to by column (required, format, …) are shown by kind. What only a run needs is
+imported when it runs: definitions load without Polars.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,14 +14,18 @@ import dagster as dg
 
 from assets.platform import CLASSIFICATION, Platform, class_table, class_tags, column_tags, report, trace_link, with_trace
 from dopa_pipelines.contracts import Contract, Contracts
-from dopa_pipelines.contracts.model import TableRule
 from dopa_pipelines.errors import Rejected
 from dopa_pipelines.lineage.classes import Class
+from dopa_pipelines.quality import repair
+from dopa_pipelines.quality.rules import Rule, rules_of
 
 if TYPE_CHECKING:
     from dopa_pipelines.ingest import Delivery
+    from dopa_pipelines.quality.checking import Found
+    from dopa_pipelines.quality.store import Result
 
 TIMEZONE = "Asia/Bangkok"
+UNUSUAL = "unusual"
 
 
 def source_key(dataset: str) -> dg.AssetKey:
@@ -68,6 +73,7 @@ def source_asset(
     )
     def load(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         from dopa_pipelines.ingest import ingest
+        from dopa_pipelines.quality.profiles import Profiler
 
         months = [date.fromisoformat(item) for item in context.partition_keys] if partitions else None
         report(contract.dataset, "started", kind="source")
@@ -82,11 +88,13 @@ def source_asset(
                         path,
                         run_id=context.run.run_id,
                         progress=lambda rows: report(contract.dataset, "reading", rows=rows),
+                        observe=Profiler,
                     )
                 )
         except Rejected as refusal:  # a feed that does not answer
             problem = str(refusal)
         yield from _results(context, contract, platform, key, deliveries, problem, months)
+        _score(context, contract, platform, key)
 
     return load
 
@@ -179,8 +187,47 @@ def _check_specs(contract: Contract, key: dg.AssetKey) -> Iterator[dg.AssetCheck
         blocking=True,
         description="Rows read = loaded + quarantined, and the table holds what was loaded (กระทบยอดจำนวนแถว)",
     )
-    for rule in contract.table_rules:
-        yield dg.AssetCheckSpec(rule.name, asset=key, blocking=rule.severity == "error", description=rule.description or None)
+    yield dg.AssetCheckSpec(
+        UNUSUAL,
+        asset=key,
+        description="What the delivery looks like, against its own history (เทียบกับการส่งครั้งก่อน ๆ ว่าผิดปกติหรือไม่)",
+    )
+    for name, rules in rule_groups(contract).items():
+        yield dg.AssetCheckSpec(
+            name,
+            asset=key,
+            blocking=rules[0].severity == "block",
+            description=described(name, rules),
+            metadata={"dimension": rules[0].dimension, "kind": rules[0].kind, "severity": rules[0].severity}
+            | ({"indicator": rules[0].indicator} if rules[0].indicator else {}),
+        )
+
+
+def rule_groups(contract: Contract) -> dict[str, list[Rule]]:
+    """The dataset's rules by the check that shows them."""
+    groups: dict[str, list[Rule]] = {}
+    for rule in rules_of(contract):
+        groups.setdefault(rule.group, []).append(rule)
+    return groups
+
+
+_BY_COLUMN = {
+    "required": "Values that must be there (ค่าที่ต้องมี)",
+    "format": "Values have their form (รูปแบบของค่า)",
+    "range": "Values are within their limits (ช่วงของค่า)",
+    "values": "Values are those of the contract's lists (รายการค่าที่กำหนด)",
+    "reference": "Values exist where they refer to (อ้างอิงข้อมูลที่มีอยู่จริง)",
+}
+
+
+def described(name: str, rules: list[Rule]) -> str:
+    """What a check is about, in English and Thai."""
+    text = _BY_COLUMN.get(name)
+    if text:
+        return f"{text}: {', '.join(rule.column or rule.name for rule in rules)}"
+    rule = rules[0]
+    english = rule.description.rstrip(".") or name.replace("_", " ")
+    return f"{english} ({rule.description_th})" if rule.description_th else english
 
 
 def _waiting(contract: Contract, platform: Platform, months: list[date] | None) -> Iterable[Path]:
@@ -208,16 +255,18 @@ def _results(
     problem: str | None,
     months: list[date] | None,
 ) -> Iterator[Any]:
-    from dopa_pipelines.ingest.inspect import as_checks, check_table_rule, months_held, table_facts
+    from dopa_pipelines.ingest.inspect import as_checks, months_held
     from dopa_pipelines.ingest.quarantine import rejected_preview
+    from dopa_pipelines.quality.checking import as_assertion, check
     from dopa_pipelines.warehouse.work import Work
 
     refused = [delivery for delivery in deliveries if delivery.status == "rejected"]
     problems = [*([problem] if problem else []), *(delivery.problem or "" for delivery in refused)]
     loaded = [delivery for delivery in deliveries if delivery.status == "loaded"]
     with Work(platform.warehouse, "check", contract.table, run_id=context.run.run_id) as work:
+        looked = check(platform.warehouse, contract, deliveries, run_id=context.run.run_id)
+        facts = looked.facts
         with platform.warehouse.connect() as connection:
-            facts = table_facts(connection, contract)
             absent = sorted(set(months or ()) - months_held(connection, contract)) if months and facts.exists else []
             counts = {
                 "rows_read": sum(delivery.rows_read for delivery in loaded),
@@ -225,12 +274,12 @@ def _results(
                 "rows_quarantined": sum(delivery.rows_quarantined for delivery in loaded),
             }
             preview = rejected_preview(connection, contract)
-            rules = [(rule, check_table_rule(connection, contract, rule)) for rule in contract.table_rules if facts.exists]
         if not problems and (absent or not facts.exists):
             which = f" for {', '.join(f'{month:%Y-%m}' for month in absent)}" if absent else ""
             where = contract.layout.path or contract.layout.url_environment
             problems = [f"no delivery of {contract.dataset}{which} has arrived yet ({where})"]
-        work.complete(as_checks(contract, facts, problems, rules, counts["rows_quarantined"]))
+        told = [as_assertion(item) for item in looked.found if item.rule.measured and item.result]
+        work.complete(as_checks(contract, facts, problems, told, counts["rows_quarantined"]))
     state = "rejected" if refused or problem else "missing" if problems else "loaded" if loaded else "unchanged"
     report(contract.dataset, state, kind="source", problem="; ".join(problems) or None, **counts)
     for text in problems:
@@ -244,7 +293,7 @@ def _results(
             "rejected_rows": dg.MetadataValue.md(preview),
         }
         if counts["rows_quarantined"]:
-            metadata["what_to_do"] = dg.MetadataValue.md(repair_rows(contract))
+            metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(repair.rows(contract)))
         reasons: dict[str, int] = {}
         for delivery in loaded:
             for code, count in delivery.reasons.items():
@@ -258,7 +307,7 @@ def _results(
         passed=not problems,
         description="; ".join(problems) or None,
         metadata={**counts, "deliveries_refused": len(refused)}
-        | ({"what_to_do": dg.MetadataValue.md(repair_delivery(contract))} if refused else {}),
+        | ({"what_to_do": dg.MetadataValue.md(repair.as_markdown(repair.delivery(contract)))} if refused else {}),
     )
     yield dg.AssetCheckResult(
         asset_key=key,
@@ -267,56 +316,108 @@ def _results(
         description=None if facts.reconciled else f"{contract.table} does not hold the rows that were recorded as loaded",
         metadata={"rows_recorded": facts.rows_recorded, "rows_in_table": facts.rows},
     )
-    checked = {rule.name for rule, _ in rules}
-    for rule, count in rules:
-        yield _rule_result(key, rule, count)
-    blocking = [count == rule.must_be for rule, count in rules if rule.severity == "error"]
-    if facts.exists and not problems and facts.reconciled and all(blocking):
+    found = {item.rule.name: item for item in looked.found}
+    for name, rules in rule_groups(contract).items():
+        yield _rule_result(contract, key, name, [found.get(rule.name) or None for rule in rules], rules)
+    yield _unusual_result(contract, key, looked.unusual)
+    if facts.exists and not problems and facts.reconciled and not looked.blocking:
         platform.passed.add(contract.table)
-    for rule in contract.table_rules:
-        if rule.name not in checked:
-            yield dg.AssetCheckResult(
-                asset_key=key,
-                check_name=rule.name,
-                passed=False,
-                severity=_severity(rule),
-                description="nothing is loaded yet",
-            )
 
 
-def repair_rows(contract: Contract) -> str:
-    """What a steward does about rejected rows, in Markdown; docs/stewards.md says more."""
-    name = contract.dataset
-    return (
-        f"- ดูเหตุผลและวิธีแก้ / why, and what to do: `dopa quarantine explain {name}`\n"
-        f"- ส่งให้สำนักเจ้าของข้อมูลแก้ไข / for the bureau to correct: `dopa quarantine export {name}`\n"
-        f"- นำไฟล์ที่แก้แล้วกลับเข้าระบบ / bring the corrected file back: `dopa ingest {name} FILE`\n"
-        f'- แก้สัญญาข้อมูลหรือข้อมูลอ้างอิงแล้ว / the contract or a reference was mended: `dopa quarantine replay {name} --why "…"`'
-    )
+def _score(context: dg.AssetExecutionContext, contract: Contract, platform: Platform, key: dg.AssetKey) -> None:
+    """Score the dataset after its deliveries; the asset shows score and trend as numbers that the UI plots."""
+    from dopa_pipelines.quality import scores
+
+    for problem in scores.take(platform.warehouse, [contract], day=scores.reference_day(platform.settings)).problems:
+        context.log.warning(str(problem))
+    with platform.warehouse.connect() as connection:
+        overall = scores.history(connection, [contract.dataset], limit=2).get(contract.dataset, [])
+        now = scores.latest(connection, contract.dataset)
+    numbers = scores.as_numbers(now, overall)
+    if numbers:
+        context.log_event(dg.AssetObservation(asset_key=key, metadata=numbers))
 
 
-def repair_delivery(contract: Contract) -> str:
-    """What a steward does about a refused delivery, in Markdown."""
-    name, path = contract.dataset, "/".join(contract.path.parts[-3:])
-    where = contract.layout.path or contract.layout.url_environment
-    return (
-        f"- ไฟล์ผิด: ขอไฟล์ใหม่แล้ววางที่ / the file is wrong: put a corrected one at `{where}`\n"
-        f"- สัญญาข้อมูลผิด: แก้ / the contract is wrong: mend `{path}`, `dopa check`, `dopa ingest {name}`\n"
-        f"- ข้อมูลลดลงจริง / fewer rows are right: `dopa ingest {name} FILE --accept-shrink`"
-    )
+def _rule_result(
+    contract: Contract, key: dg.AssetKey, name: str, found: "list[Found | None]", rules: list[Rule]
+) -> dg.AssetCheckResult:
+    """The result of a check: counts, score and trend as numbers that the UI plots, some rows, what to do."""
+    from dopa_pipelines.quality.scores import score_of_rule
 
-
-def _rule_result(key: dg.AssetKey, rule: TableRule, count: int) -> dg.AssetCheckResult:
-    passed = count == rule.must_be
+    severity = dg.AssetCheckSeverity.ERROR if rules[0].severity == "block" else dg.AssetCheckSeverity.WARN
+    there = [item for item in found if item is not None]
+    results = [(item, item.result) for item in there if item.result is not None]
+    if not results:
+        note = next((item.note for item in there if item.note), None)
+        return dg.AssetCheckResult(
+            asset_key=key,
+            check_name=name,
+            passed=note is not None,
+            severity=severity,
+            description=note or "nothing is loaded yet",
+        )
+    failing = [(item, result) for item, result in results if not result.passed]
+    metadata: dict[str, Any] = {}
+    if results[0][1].rows_checked is not None:
+        checked, failed = results[0][1].rows_checked, sum(result.rows_failed or 0 for _, result in results)
+        metadata |= {"rows_checked": checked, "rows_failed": failed, "share_failed": failed / checked if checked else 0.0}
+    elif results[0][1].value is not None:
+        metadata["value"] = float(results[0][1].value)
+    metadata["score"] = sum(score_of_rule(result) for _, result in results) / len(results)
+    trends = [item.trend for item, _ in results if item.trend is not None]
+    if trends:
+        metadata["trend"] = float(sum(trends))
+    if len(rules) > 1:
+        lines = [f"| `{item.rule.column}` | {result.rows_failed:,} | {result.passed} |" for item, result in results]
+        metadata["by_column"] = dg.MetadataValue.md("\n".join(["| column | rows failed | passed |", "|---|---|---|", *lines]))
+    if failing:
+        sample = [row for _, result in failing for row in result.detail.get("sample", [])]
+        if sample:
+            metadata["sample"] = dg.MetadataValue.md(_rows_as_table(sample[:5]))
+        steps = repair.rule(contract, rules[0].measured.line) if rules[0].measured else repair.rows(contract)
+        metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(steps))
     return dg.AssetCheckResult(
         asset_key=key,
-        check_name=rule.name,
-        passed=passed,
-        severity=_severity(rule),
-        description=None if passed else f"{rule.description or rule.name}: {count:,} where {rule.must_be:,} must be",
-        metadata={"count": count},
+        check_name=name,
+        passed=not failing,
+        severity=severity,
+        description="; ".join(_said(item) for item, _ in failing) or None,
+        metadata=metadata,
     )
 
 
-def _severity(rule: TableRule) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if rule.severity == "error" else dg.AssetCheckSeverity.WARN
+def _unusual_result(contract: Contract, key: dg.AssetKey, figures: "list[Result]") -> dg.AssetCheckResult:
+    """What is unusual in the last delivery, in words of the method (docs/quality_methods.md)."""
+    found = [item for item in figures if not item.passed]
+    metadata: dict[str, Any] = {"figures_watched": len(figures), "figures_unusual": len(found)}
+    if found:
+        lines = [f"- {item.detail['th']} / {item.detail['en']}" for item in found]
+        metadata["unusual"] = dg.MetadataValue.md("\n".join(lines))
+        metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(repair.unusual(contract)))
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=UNUSUAL,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(item.detail["en"] for item in found) or (None if figures else "not enough history to judge by"),
+        metadata=metadata,
+    )
+
+
+def _said(item: "Found") -> str:
+    """One sentence about a rule that failed."""
+    rule, result = item.rule, item.result
+    assert result is not None
+    what = f"{rule.description_th or rule.name} / {rule.description.rstrip('.') or rule.name}"
+    if problem := result.detail.get("problem"):
+        return f"{what}: {problem}"
+    if result.rows_failed is not None and result.rows_checked is not None:
+        return f"{what}: {result.rows_failed:,} of {result.rows_checked:,} rows fail"
+    value = "nothing" if result.value is None else f"{result.value:,g}"
+    return f"{what}: {value} where {rule.limit.words} must be"
+
+
+def _rows_as_table(rows: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [" | ".join(str(row.get(name, "")).replace("|", "\\|") for name in names) for row in rows]
+    return "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *(f"| {line} |" for line in cells)])

@@ -52,7 +52,7 @@ def model_asset(model: Model, portal: str, classes: Mapping[str, Class] | None =
         report(model.target, "built", kind="model", tests=len(model.tests), failed=failed)
         yield dg.MaterializeResult(key, metadata=_metadata(platform, model, built))
         for test in model.tests:
-            yield _check_result(key, test, results.get(test.unique_id))
+            yield _check_result(key, test, results.get(test.unique_id), platform.test_numbers.get(test.unique_id, {}))
         yield _column_lineage_result(key, platform.problems.get(model.target))
 
     return build
@@ -90,7 +90,57 @@ def _build(context: dg.AssetExecutionContext, platform: Platform, models: list[M
         tests = [results.get(test.unique_id) for test in model.tests if test.blocking]
         if (built := results.get(model.unique_id)) and built.passed and all(test and test.passed for test in tests):
             platform.passed.add(model.target)
+    _keep_tests(context, platform, models)
     _resolve_columns(context, platform, models)
+    _profile(context, platform, models)
+
+
+def _profile(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
+    """What the tables that were built look like; values only of columns that their lineage shows to be of no single person."""
+    from dopa_pipelines.quality.profiles import profile_table
+    from dopa_pipelines.warehouse import Role
+
+    with platform.warehouse.connect(Role.TRANSFORMER) as reader, platform.warehouse.connect() as connection:
+        for model in models:
+            built = platform.built.get(model.unique_id)
+            if built is None or not built.passed or model.materialized == "view":
+                continue
+            row = connection.execute("select max(id) from lineage.write where target = %s", (model.target,)).fetchone()
+            shown = {name for name, found in platform.classes.get(model.target, {}).items() if not found.protected}
+            try:
+                profile_table(reader, connection, model.target, shown, write=row[0] if row else None)
+                connection.commit()
+            except psycopg.Error as error:
+                reader.rollback()
+                connection.rollback()
+                context.log.warning(f"{model.target} was not profiled: {type(error).__name__}")
+
+
+def _keep_tests(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
+    """Keep what the models' tests found, with their incidents, and the score and trend of each for its check."""
+    from dopa_pipelines.contracts import load_contracts
+    from dopa_pipelines.quality import incidents, store
+    from dopa_pipelines.quality.models import keep_tests
+    from dopa_pipelines.quality.scores import score_of_rule
+
+    contracts = list(load_contracts(platform.settings.contracts))
+    with platform.warehouse.connect() as connection:
+        before = {model.target: {item.rule: item for item in store.latest(connection, model.target)} for model in models}
+        for model in models:
+            owner = incidents.owner_of_table(model.meta.get("owner"), contracts)
+            results = keep_tests(connection, [model], platform.built, run_id=context.run.run_id)
+            incidents.settle(connection, results, owner, known={model.target: {test.name for test in model.tests}})
+        connection.commit()
+        for model in models:
+            now = {item.rule: item for item in store.latest(connection, model.target)}
+            for test in model.tests:
+                if test.unique_id not in platform.built or test.name not in now:
+                    continue
+                kept, earlier = now[test.name], before[model.target].get(test.name)
+                numbers = {"score": score_of_rule(kept)}
+                if earlier and earlier.rows_failed is not None and kept.rows_failed is not None:
+                    numbers["trend"] = float(kept.rows_failed - earlier.rows_failed)
+                platform.test_numbers[test.unique_id] = numbers
 
 
 def _resolve_columns(context: dg.AssetExecutionContext, platform: Platform, models: list[Model]) -> None:
@@ -233,7 +283,7 @@ def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
     )
 
 
-def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg.AssetCheckResult:
+def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, numbers: Mapping[str, float]) -> dg.AssetCheckResult:
     if result is None:
         return dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=False, description="dbt did not run this test")
     return dg.AssetCheckResult(
@@ -242,5 +292,5 @@ def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None) -> dg
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR if test.blocking else dg.AssetCheckSeverity.WARN,
         description=None if result.passed else result.message,
-        metadata={"failing_rows": result.failures or 0},
+        metadata={"failing_rows": result.failures or 0, **numbers},
     )

@@ -10,7 +10,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import definitions, disclosure, ingest, lineage, lineage_graph, orchestration, recording, releases
+from benchmarks import (
+    definitions,
+    disclosure,
+    ingest,
+    lineage,
+    lineage_graph,
+    orchestration,
+    quality,
+    quality_profiles,
+    quality_unusual,
+    recording,
+    releases,
+)
 from benchmarks.measure import Row
 from dopa_pipelines.settings import Settings
 
@@ -29,7 +41,10 @@ def main() -> None:
         rows += recording.measure(Settings(state=Path(folder) / "recording" / "state"))
         rows += releases.measure(settings)
         rows += disclosure.measure()
+        rows += quality_unusual.measure()
+        rows += quality_profiles.measure(Settings(state=Path(folder) / "profiles" / "state"))
         rows += ingest.measure(Settings(state=Path(folder) / "registers" / "state"))
+        rows += quality.measure(Settings(state=Path(folder) / "quality" / "state"))
     shown = Table("what", "ours", "peer", "ratio", "target", "met")
     for row in rows:
         shown.add_row(*row.cells())

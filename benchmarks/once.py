@@ -12,11 +12,12 @@ from psycopg import sql
 from benchmarks.measure import peak_mb
 from dopa_pipelines.contracts import read_contract
 from dopa_pipelines.ingest import ingest
+from dopa_pipelines.quality.profiles import Profiler
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import open_warehouse
 
 
-def main(state: str, contract_path: str, path: str, fresh: str) -> None:
+def main(state: str, contract_path: str, path: str, fresh: str, profiled: str = "") -> None:
     contract = read_contract(Path(contract_path))
     with open_warehouse(Settings(state=Path(state)), migrate=True) as warehouse:
         if fresh:
@@ -27,7 +28,7 @@ def main(state: str, contract_path: str, path: str, fresh: str) -> None:
                 connection.execute("delete from ops.delivery where dataset = %s", (contract.dataset,))
                 connection.commit()
         started, worked = time.perf_counter(), time.process_time()
-        delivery = ingest(warehouse, contract, Path(path))
+        delivery = ingest(warehouse, contract, Path(path), observe=Profiler if profiled else None)
         seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     said = {
         "status": delivery.status, "problem": delivery.problem, "rows": delivery.rows_read, "seconds": seconds, "cpu": cpu,

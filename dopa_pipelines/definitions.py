@@ -16,6 +16,7 @@ from dopa_pipelines.lineage.classes import FILE, read_file
 from dopa_pipelines.publishing import load_publications
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import Project
+from sensors.alerts import alert_sensors
 from sensors.deliveries import delivery_sensor
 from sensors.housekeeping import housekeeping_sensor
 from sensors.lineage import events_asset, lineage_sensor
@@ -43,7 +44,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         asset_checks=[forwarded],
         jobs=[EVERYTHING, lineage_proof, *jobs],
         schedules=schedules,
-        sensors=[delivery_sensor(contracts), housekeeping_sensor(), lineage_sensor()],
+        sensors=[delivery_sensor(contracts), housekeeping_sensor(), lineage_sensor(), *alert_sensors()],
         resources={"platform": platform_resource},
         executor=dg.in_process_executor,
     )

@@ -9,6 +9,7 @@ project's root folder.
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,9 +56,13 @@ class Settings(BaseSettings):
         None,
         description="Account that runs the embedded server for root; default dopa, postgres or nobody",
     )
+    as_of: date | None = Field(None, description="Day that ages, vacancies and scores of quality refer to; default today")
     ckan_url: str | None = Field(None, description="Address of the CKAN catalogue that releases are pushed to; unset: none")
     ckan_token: SecretStr | None = Field(None, description="API token of an account there that may edit datasets")
     ckan_organisation: str | None = Field(None, description="Name or id of the organisation there that datasets belong to")
+    smtp_url: SecretStr | None = Field(None, description="Mail server for alerts: smtps://user:password@host:465; unset: none")
+    alert_from: str | None = Field(None, description="Sender of alerts by mail; default dopa@<mail server>")
+    alert_webhook: SecretStr | None = Field(None, description="Address that alerts are posted to as JSON; unset: none")
 
     @field_validator(
         "warehouse_url",
@@ -65,9 +70,13 @@ class Settings(BaseSettings):
         "drop_zone",
         "releases",
         "postgres_user",
+        "as_of",
         "ckan_url",
         "ckan_token",
         "ckan_organisation",
+        "smtp_url",
+        "alert_from",
+        "alert_webhook",
         mode="before",
     )
     @classmethod

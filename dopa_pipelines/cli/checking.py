@@ -34,16 +34,22 @@ def check_command(
     from dopa_pipelines.contracts import dbt_sources, load_contracts
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.sources import source_problems
+    from dopa_pipelines.quality.assessment import load_assessments
+    from dopa_pipelines.quality.models import test_problems
+    from dopa_pipelines.quality.rules import problems as rule_problems
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.transform import Project
 
     settings = load_settings()
     contracts = load_contracts(settings.contracts)
     publications = load_publications(settings.contracts / "open_data")
-    problems = [*contracts.problems, *publications.problems]
+    problems = [*contracts.problems, *publications.problems, *rule_problems(contracts)]
     written = dbt_sources.write(contracts, settings.root / "dbt_project") if write and not contracts.problems else []
     problems += dbt_sources.drift(contracts, settings.root / "dbt_project")
-    models = {model.target: set(model.columns) for model in Project(settings).models}
+    problems += load_assessments(contracts, settings.contracts).problems
+    project = Project(settings)
+    problems += test_problems(project.models, settings.root / "dbt_project")
+    models = {model.target: set(model.columns) for model in project.models}
     for publication in publications.publications:
         problems += source_problems(publication, models)
     notes: list[str] = []

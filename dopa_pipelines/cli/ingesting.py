@@ -13,6 +13,7 @@ from dopa_pipelines.cli.console import err, fail, out, print_json
 if TYPE_CHECKING:
     from dopa_pipelines.contracts import Contract
     from dopa_pipelines.ingest import Delivery
+    from dopa_pipelines.quality.checking import Checked
     from dopa_pipelines.settings import Settings
 
 
@@ -68,6 +69,9 @@ def ingest_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import arrivals, ingest
     from dopa_pipelines.publishing.lineage import tell
+    from dopa_pipelines.quality.checking import check
+    from dopa_pipelines.quality.profiles import Profiler
+    from dopa_pipelines.quality.scores import reference_day, take
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.sources import fetch, is_fetched
     from dopa_pipelines.warehouse import open_warehouse
@@ -102,8 +106,21 @@ def ingest_command(
                     status.update(f"{name}: {rows:,} rows")
 
                 day = as_of.date() if as_of else None
-                deliveries.append(ingest(warehouse, contract, file, as_of=day, accept_shrink=accept_shrink, progress=progress))
+                deliveries.append(
+                    ingest(
+                        warehouse,
+                        contract,
+                        file,
+                        as_of=day,
+                        accept_shrink=accept_shrink,
+                        progress=progress,
+                        observe=Profiler,
+                    )
+                )
+        looked = check(warehouse, contract, deliveries)
         tell(warehouse, settings, contract=contract)
+        for problem in take(warehouse, [contract], day=reference_day(settings)).problems:
+            fail(str(problem))
     if as_json:
         shown = [item.as_json() for item in deliveries]
         print_json(shown[0] if path is not None or len(shown) == 1 else shown)
@@ -112,8 +129,23 @@ def ingest_command(
             out.print(f"{dataset}: nothing new in {settings.drop_path / Path(contract.layout.path).parent}")
         for item in deliveries:
             _say(item)
+        if any(item.status == "loaded" for item in deliveries):
+            _say_rules(looked)
     if any(item.status == "rejected" for item in deliveries):
         raise typer.Exit(3)
+
+
+def _say_rules(looked: Checked) -> None:
+    """Rules of the table that fail; what enforcement rejects is told with its delivery."""
+    for item in looked.found:
+        if item.rule.measured and item.result and not item.result.passed:
+            word = "holds back what descends from it" if item.rule.severity == "block" else "a warning"
+            number = item.result.rows_failed if item.result.rows_failed is not None else item.result.value
+            shown = (
+                item.result.detail.get("problem")
+                or f"{number if number is not None else 'nothing'}, must be {item.rule.limit.words}"
+            )
+            out.print(f"  rule {item.rule.name} fails ({word}): {shown}", markup=False)
 
 
 def _say(item: Delivery) -> None:

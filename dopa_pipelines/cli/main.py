@@ -20,13 +20,16 @@ from dopa_pipelines.cli import (
     ingesting,
     lineage,
     modelling,
+    profiling,
     publishing,
+    quality,
     quarantining,
     rebuilding,
     retaining,
     running,
     serving,
     standing,
+    suggesting,
     tracing,
     verifying,
 )
@@ -52,6 +55,7 @@ disclosing.add_to(app)
 catalogue.add_to(app)
 checking.add_to(app)
 gating.add_to(app)
+quality.add_to(app)
 quarantining.add_to(app)
 rebuilding.add_to(app)
 retaining.add_to(app)
@@ -59,6 +63,8 @@ lineage.add_to(app)
 changes.add_to(app)
 auditing.add_to(app)
 verifying.add_to(app)
+suggesting.add_to(app)
+profiling.add_to(app)
 
 
 def _run() -> None:

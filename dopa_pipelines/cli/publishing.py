@@ -38,11 +38,13 @@ def publish_command(
 
     Exit code 4: some were held back or could not be released, the others are.
     """
+    from dopa_pipelines.contracts import load_contracts
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.publishing import publish
     from dopa_pipelines.publishing.calendar import write_calendar
     from dopa_pipelines.publishing.held import HeldBack
     from dopa_pipelines.publishing.lineage import tell
+    from dopa_pipelines.quality.scores import reference_day, take
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -63,6 +65,7 @@ def publish_command(
             except UserError as error:
                 problems[name] = str(error)
         tell(warehouse, settings)
+        take(warehouse, load_contracts(settings.contracts), day=reference_day(settings))
     write_calendar(settings.releases_path, known.values())
     if as_json:
         print_json({"releases": [release.as_dict() for release in releases], "held_back": held, "problems": problems})

@@ -167,6 +167,8 @@ def replay_command(
     from dopa_pipelines.errors import UserError
     from dopa_pipelines.ingest import replay
     from dopa_pipelines.publishing.lineage import tell
+    from dopa_pipelines.quality.checking import check
+    from dopa_pipelines.quality.scores import reference_day, take
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
 
@@ -176,7 +178,9 @@ def replay_command(
     contract = contract_for(settings, dataset, contract_file)
     with open_warehouse(settings) as warehouse:
         result = replay(warehouse, contract, why=why.strip(), delivery=delivery)
+        check(warehouse, contract, [result])
         tell(warehouse, settings, contract=contract)
+        take(warehouse, [contract], day=reference_day(settings))
     if as_json:
         print_json(result.as_json())
         return

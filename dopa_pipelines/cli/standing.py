@@ -38,6 +38,7 @@ def status_command(
     from dopa_pipelines.publishing import load_publications
     from dopa_pipelines.publishing.held import held_back
     from dopa_pipelines.publishing.pushes import last_pushes
+    from dopa_pipelines.quality.incidents import open_by_severity
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import open_warehouse
     from dopa_pipelines.warehouse.work import end_dead_work
@@ -57,6 +58,7 @@ def status_command(
             events = standing(connection, receiver)
             held = held_back(connection)
             pushes = last_pushes(connection)
+            incidents = open_by_severity(connection)
             proof = proven(connection, settings.state)
             counts = deliveries_by_dataset(connection)
             for contract in contracts:
@@ -77,6 +79,7 @@ def status_command(
                 "datasets": counts,
                 "models": {"built": models[0] if models else 0, "last": models[1] if models else None},
                 "releases": releases,
+                "incidents": incidents,
                 "held_back": [item.as_dict() for item in held],
                 "dead_runs": dead,
                 "aborted": [{"kind": kind, "target": target} for kind, target in aborted],
@@ -91,6 +94,10 @@ def status_command(
     if models:
         last = _moment(models[1])
         out.print(f"\n{models[0]} models built, the last {last}; {sum(releases.values())} of {len(releases)} extracts released")
+    late = incidents.pop("overdue")
+    if any(incidents.values()):
+        told = ", ".join(f"{number} {severity}" for severity, number in incidents.items() if number)
+        out.print(f"{sum(incidents.values())} quality incidents are open ({told}; {late} overdue): dopa quality incidents")
     for dataset, item in counts.items():
         if item.get("problem"):
             out.print(f"[red]{dataset}[/]: ", end="")

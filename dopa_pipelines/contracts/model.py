@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cached_property
@@ -21,7 +21,12 @@ PdpaRole = Literal["direct_identifier", "quasi_identifier", "sensitive", "none"]
 LoadMode = Literal["replace", "append", "replace_scope", "history"]
 Keep = Literal["first", "last", "none"]
 FileFormat = Literal["delimited", "fixed_width", "xlsx", "xls", "html", "dbf", "json_lines", "json", "geojson", "json_api", "sql"]
-Severity = Literal["error", "warning"]
+Severity = Literal["reject", "block", "warn"]
+Dimension = Literal["accuracy_completeness", "consistency", "relevancy", "timeliness", "availability"]
+RuleKind = Literal[
+    "required", "unique", "pattern", "range", "values", "reference", "compare", "total", "freshness", "volume", "distribution",
+    "rows", "schema", "agreement", "sql", "row",
+]  # fmt: skip
 Paging = Literal["page", "link", "cursor", "offset", "none"]
 
 
@@ -68,6 +73,8 @@ class Column:
     reference: Reference | None = None
     renamed_from: str | None = None
     from_file: Literal["period"] | None = None
+    national: tuple[tuple[str, Dimension, str | None], ...] = ()
+    """(kind, dimension, indicator) of its enforced rules, where the contract states them."""
 
     @property
     def is_personal(self) -> bool:
@@ -97,18 +104,82 @@ class RowRule:
     name: str
     expression: str
     description: str = ""
+    description_th: str = ""
+    dimension: Dimension = "consistency"
+    indicator: str | None = None
+    line: int = field(default=1, compare=False)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a measured number must be: every bound that is set must hold.
+
+    ``unit``: what the number counts: ``rows``, ``percent`` (of the rows that were looked at, 0 to 100), ``days`` or ``number``.
+    """
+
+    equal: float | None = None
+    not_equal: float | None = None
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    between: tuple[float, float] | None = None
+    outside: tuple[float, float] | None = None
+    unit: Literal["rows", "percent", "days", "number"] = "rows"
+
+    def holds(self, value: float) -> bool:
+        return (
+            (self.equal is None or value == self.equal)
+            and (self.not_equal is None or value != self.not_equal)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.between is None or self.between[0] <= value <= self.between[1])
+            and (self.outside is None or not self.outside[0] <= value <= self.outside[1])
+        )
+
+    @property
+    def words(self) -> str:
+        """The bounds for people: ``at most 5 percent``."""
+        said = [
+            f"{word} {value:g}"
+            for word, value in (
+                ("exactly", self.equal), ("not", self.not_equal), ("more than", self.above), ("at least", self.at_least),
+                ("less than", self.below), ("at most", self.at_most),
+            )
+            if value is not None
+        ]  # fmt: skip
+        said += [f"between {self.between[0]:g} and {self.between[1]:g}"] if self.between else []
+        said += [f"not between {self.outside[0]:g} and {self.outside[1]:g}"] if self.outside else []
+        return " and ".join(said) + ("" if self.unit == "number" else f" {self.unit}")
 
 
 @dataclass(frozen=True)
 class TableRule:
-    """A count taken by SQL after the load. It fails where the count is not what it must be."""
+    """A rule that is measured after the load, on the table or against what is known of it; it rejects no row.
+
+    ``arguments`` are those of the kind, checked as they were read: docs/contracts.md. ``severity``: ``block`` holds back what
+    descends from the dataset, ``warn`` only tells. ``line``: of the contract, where the rule stands.
+    """
 
     name: str
-    query: str
+    kind: RuleKind
+    limit: Limit = Limit(equal=0)
+    severity: Severity = "block"
+    column: str | None = None
     description: str = ""
-    severity: Severity = "error"
-    dimension: str = "consistency"
-    must_be: int = 0
+    description_th: str = ""
+    dimension: Dimension = "consistency"
+    indicator: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    line: int = field(default=1, compare=False)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Other datasets that it compares with; what the SQL of a ``sql`` rule reads is not known here."""
+        to = self.arguments.get("dataset")
+        return (str(to),) if to else ()
 
 
 @dataclass(frozen=True)
@@ -244,11 +315,12 @@ class TeamMember:
 
 @dataclass(frozen=True)
 class ServiceLevel:
-    """Frequency of deliveries in days (0: ad hoc) and years of retention."""
+    """Frequency of deliveries in days (0: ad hoc), years of retention, days after its own day by which a delivery is due."""
 
     frequency_days: int = 0
     frequency: str = ""
     retention_years: int | None = None
+    latency_days: int | None = None
 
 
 @dataclass(frozen=True)
@@ -332,7 +404,7 @@ class Contract:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of everything that decides how a delivery is treated; descriptions and people don't."""
-        prose = {"business_name", "description", "description_th", "lawful_basis", "purpose"}
+        prose = {"business_name", "description", "description_th", "lawful_basis", "purpose", "national"}
         facts = {
             "dataset": self.dataset,
             "version": self.version,

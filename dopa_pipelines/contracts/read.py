@@ -14,9 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 from open_data_contract_standard.model import (
     CustomProperty,
-    DataQuality,
     OpenDataContractStandard,
-    SchemaObject,
     SchemaProperty,
     Server,
     Team,
@@ -36,16 +34,14 @@ from dopa_pipelines.contracts.model import (
     Partition,
     PdpaRole,
     Reference,
-    RowRule,
     ScopePart,
     Series,
     ServiceLevel,
-    Severity,
-    TableRule,
     TeamMember,
     Totals,
     Unpivot,
 )
+from dopa_pipelines.contracts.read_rules import RuleReader
 from dopa_pipelines.documents import (
     Document,
     DocumentError,
@@ -87,11 +83,6 @@ SERVER_PROPERTIES = (
     "pageParameter", "paging", "pageSize", "sizeParameter", "totalPath", "query", "urlEnvironment", "tokenEnvironment", "unpivot",
 )  # fmt: skip
 CONTRACT_PROPERTIES = ("load", "gdCatalog", "titleEn", "descriptionTh", "keyDataset", "partition")
-QUALITY_PROPERTIES = ("nationalDimension", "reason", "descriptionTh")
-DIMENSIONS = (
-    "accuracy", "completeness", "conformity", "consistency", "coverage", "timeliness", "uniqueness",
-)  # fmt: skip
-NATIONAL_DIMENSIONS = ("accuracy_completeness", "consistency", "relevancy", "timeliness", "availability")
 GD_CATALOG_KEYS = (
     "data_type", "title", "owner_org", "maintainer", "maintainer_email", "tag_string", "notes", "objective",
     "update_frequency_unit", "geo_coverage", "data_source", "data_format", "data_category", "license_id",
@@ -121,13 +112,14 @@ class Contracts:
         return len(self.by_dataset)
 
     def in_reference_order(self) -> list[Contract]:
-        """Contracts so that a referenced dataset stands before those that refer to it; cycles keep name order."""
+        """Contracts so that a dataset stands before those that refer to it or compare with it; cycles keep name order."""
         ordered: dict[str, Contract] = {}
 
         def add(contract: Contract, above: frozenset[str]) -> None:
             if contract.dataset in ordered or contract.dataset in above:
                 return
-            for name in contract.references:
+            compared = [name for rule in contract.table_rules for name in rule.datasets]
+            for name in (*contract.references, *compared):
                 if name in self.by_dataset:
                     add(self.by_dataset[name], above | {contract.dataset})
             ordered[contract.dataset] = contract
@@ -154,6 +146,7 @@ def load_contracts(folder: Path) -> Contracts:
         found[contract.dataset] = contract
     for contract in found.values():
         problems += _reference_problems(contract, found)
+        problems += _compared_problems(contract, found)
     return Contracts(dict(sorted(found.items())), sorted(problems))
 
 
@@ -191,6 +184,25 @@ def _reference_problems(contract: Contract, known: Mapping[str, Contract]) -> It
             yield document.problem(f"refers to unknown column {target.dataset}.{column.reference.column}; {hint}", *keys)
 
 
+def _compared_problems(contract: Contract, known: Mapping[str, Contract]) -> Iterator[Problem]:
+    """Where a rule compares with a dataset or column that is not there."""
+    for rule in contract.table_rules:
+        for name in rule.datasets:
+            target = known.get(name)
+            if target is None:
+                text = (
+                    f"the rule {rule.name!r} compares with dataset {name!r}, which has no contract; {did_you_mean(name, known)}"
+                )
+                yield Problem(contract.path, rule.line, text)
+                continue
+            names = [column for column, _ in target.table_columns]
+            for column in rule.arguments.get("match", {}).values():
+                if column not in names:
+                    hint = did_you_mean(column, names)
+                    text = f"the rule {rule.name!r} names unknown column {name}.{column}; {hint}"
+                    yield Problem(contract.path, rule.line, text)
+
+
 def read_contract(path: Path) -> Contract:
     """Read one contract. Raises :class:`DocumentError` with every problem found in it."""
     document = read_document(path)
@@ -215,6 +227,7 @@ class _Reader:
         self.document = document
         self.odcs = odcs
         self.problems: list[Problem] = []
+        self.rules = RuleReader(self)
 
     def wrong(self, message: str, *keys: str | int) -> None:
         self.problems.append(self.document.problem(message, *keys))
@@ -271,7 +284,7 @@ class _Reader:
             self.totals_column(layout, columns)
         own = self.properties(odcs.customProperties, CONTRACT_PROPERTIES)
         load = self.load(own.get("load"), columns, layout)
-        row_rules, table_rules = self.rules(table)
+        row_rules, table_rules = self.rules.of_table(table, columns)
         description = odcs.description
         return Contract(
             dataset=name,
@@ -513,7 +526,7 @@ class _Reader:
         if layout.format == "fixed_width" and not _is_position(position):
             self.wrong(f"column {name!r} of a fixed-width file needs position: [first byte from 1, length]", *at)
             position = None
-        required, valid, pattern = self.column_rules(item, *at)
+        rules = self.rules.of_column(item, name, *at)
         if item.primaryKey and item.primaryKeyPosition is None:
             self.wrong(f"key column {name!r} needs primaryKeyPosition", *at)
         if item.classification is None:
@@ -528,7 +541,7 @@ class _Reader:
             business_name=item.businessName or "",
             description=item.description or "",
             description_th=str(own.get("descriptionTh") or ""),
-            required=bool(item.required) or required,
+            required=bool(item.required) or rules.required,
             key_position=item.primaryKeyPosition if item.primaryKey else None,
             classification=cast(
                 Classification,
@@ -543,15 +556,16 @@ class _Reader:
             pdpa_role=cast(PdpaRole, self.choice(own.get("pdpaRole", "none"), get_args(PdpaRole), "pdpaRole", *at)),
             lawful_basis=str(own.get("lawfulBasis") or ""),
             purpose=str(own.get("purpose") or ""),
-            null_values=tuple(str(value) for value in own.get("nullValues") or ()),
+            null_values=(*(str(value) for value in own.get("nullValues") or ()), *rules.null_values),
             position=(int(position[0]), int(position[1])) if position else None,
             partial=bool(own.get("partial", False)),
             min_length=options.get("minLength"),
             max_length=options.get("maxLength"),
-            pattern=options.get("pattern") or pattern,
+            pattern=options.get("pattern") or rules.pattern,
             minimum=options.get("minimum"),
             maximum=options.get("maximum"),
-            valid_values=valid,
+            valid_values=rules.valid_values,
+            national=rules.national,
             reference=self.reference(item, own, *at),
             renamed_from=own.get("renamedFrom"),
             from_file=self.from_file(own, layout, *at),
@@ -565,34 +579,6 @@ class _Reader:
             self.wrong("fromFile: period needs the server's customProperty period: the pattern of the file's name", *at)
         return "period"
 
-    def column_rules(self, item: SchemaProperty, *at: str | int) -> tuple[bool, tuple[str, ...], str | None]:
-        required, valid, pattern = False, tuple(str(entry.value) for entry in item.enum or ()), None
-        for position, rule in enumerate(item.quality or []):
-            keys = (*at, "quality", position)
-            self.quality_facts(rule, *keys)
-            arguments = rule.arguments or {}
-            if rule.metric in ("nullValues", "missingValues"):
-                required = True
-            elif rule.metric == "invalidValues":
-                valid = tuple(str(value) for value in arguments.get("validValues") or valid)
-                pattern = arguments.get("pattern", pattern)
-                if not valid and not pattern:
-                    self.wrong("invalidValues needs arguments: {validValues: [...]} or {pattern: ...}", *keys)
-                if pattern:
-                    self.regex(pattern, "pattern", *keys)
-            elif rule.metric != "duplicateValues":
-                self.wrong(
-                    f"rule of metric {rule.metric!r} is not enforced on a column; use nullValues, invalidValues or"
-                    " a table rule of type sql",
-                    *keys,
-                )
-        return required, valid, pattern
-
-    def quality_facts(self, rule: DataQuality, *at: str | int) -> None:
-        own = self.properties(rule.customProperties, QUALITY_PROPERTIES, *at)
-        self.choice(rule.dimension, DIMENSIONS, "dimension", *at, "dimension")
-        self.choice(own.get("nationalDimension"), NATIONAL_DIMENSIONS, "nationalDimension", *at)
-
     def reference(self, item: SchemaProperty, own: Mapping[str, Any], *at: str | int) -> Reference | None:
         links = item.relationships or []
         if not links:
@@ -603,33 +589,6 @@ class _Reader:
             return None
         dataset, column = target.split(".")
         return Reference(dataset, column, int(own.get("referenceLength") or 0))
-
-    def rules(self, table: SchemaObject) -> tuple[tuple[RowRule, ...], tuple[TableRule, ...]]:
-        rows: list[RowRule] = []
-        tables: list[TableRule] = []
-        for position, rule in enumerate(table.quality or []):
-            keys: tuple[str | int, ...] = ("schema", 0, "quality", position)
-            self.quality_facts(rule, *keys)
-            name = rule.name or ""
-            if rule.type == "custom":
-                if rule.engine != "polars" or not isinstance(rule.implementation, str) or not name:
-                    self.wrong("a row rule needs name, engine: polars and implementation: an expression", *keys)
-                    continue
-                rows.append(RowRule(name, rule.implementation, rule.description or ""))
-            elif rule.type == "sql":
-                if not rule.query or not name or rule.mustBe is None:
-                    self.wrong("a table rule needs name, query and mustBe", *keys)
-                    continue
-                severity = self.choice(rule.severity or "error", get_args(Severity), "severity", *keys, "severity")
-                tables.append(
-                    TableRule(
-                        name, rule.query, rule.description or "", cast(Severity, severity),
-                        rule.dimension or "consistency", int(rule.mustBe),
-                    )
-                )  # fmt: skip
-            elif rule.metric != "duplicateValues":
-                self.wrong("a rule on the table is of type custom (a row), sql (the table) or duplicateValues", *keys)
-        return tuple(rows), tuple(tables)
 
     def load(self, value: Any, columns: tuple[Column, ...], layout: Layout) -> Load:
         at = self.custom_line("load")
@@ -693,7 +652,7 @@ class _Reader:
         return found
 
     def service_level(self) -> ServiceLevel:
-        days, text, years = 0, "", None
+        days, text, years, latency = 0, "", None, None
         for item in self.odcs.slaProperties or []:
             if item.property == "frequency" and item.value is not None:
                 unit = str(item.unit or "d")[0].lower()
@@ -701,7 +660,9 @@ class _Reader:
                 text = f"{item.value} {item.unit}"
             elif item.property == "retention" and item.value is not None:
                 years = int(float(item.value))
-        return ServiceLevel(days, text, years)
+            elif item.property == "latency" and item.value is not None:
+                latency = int(float(item.value) * UNIT_DAYS.get(str(item.unit or "d")[0].lower(), 1))
+        return ServiceLevel(days, text, years, latency)
 
     def gd_catalog(self, value: Any) -> dict[str, Any]:
         at = self.custom_line("gdCatalog")

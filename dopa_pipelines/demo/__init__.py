@@ -6,9 +6,11 @@ uses none of the platform's own parsing or enforcement, so that the answer key i
 
 from dopa_pipelines.demo.defects import AnswerKey, Defect, Totals
 from dopa_pipelines.demo.department import generate, hotel_rows, linkage_rows
+from dopa_pipelines.demo.register import DAY
 from dopa_pipelines.demo.systems import serve_linkage_api, write_departmental
 
 __all__ = [
+    "DAY",
     "AnswerKey",
     "Defect",
     "Totals",

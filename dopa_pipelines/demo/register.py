@@ -29,6 +29,8 @@ from dopa_pipelines.demo.vocabulary import (
 )
 
 SNAPSHOT = date(2025, 12, 31)
+DAY = date(2026, 1, 5)
+"""The day on which the department is looked at: its last deliveries have just come, whatever today is."""
 """Day of the registers: 31 December B.E. 2568."""
 
 MONTHS = ((2025, 10, 31), (2025, 11, 30), (2025, 12, 31))

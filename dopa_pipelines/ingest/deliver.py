@@ -20,6 +20,7 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import Rejected, UserError
 from dopa_pipelines.ingest.archive import Deposit, content_bytes
 from dopa_pipelines.ingest.load import Delivery, Load, Progress, note_archived, take_turn, work_of
+from dopa_pipelines.ingest.observe import Observe
 from dopa_pipelines.ingest.replay import NothingWaitsError, correct_again, is_corrected, replay
 from dopa_pipelines.ingest.stream import Clock, Files
 from dopa_pipelines.sources import is_fetched
@@ -40,11 +41,12 @@ def ingest(
     as_of: date | None = None,
     accept_shrink: bool = False,
     progress: Progress | None = None,
+    observe: Observe | None = None,
 ) -> Delivery:
     """Bring one delivery into ``raw.<dataset>``.
 
     ``as_of``: the day of the delivery (default today in Bangkok), which dates may not lie after; of a dataset with history also
-    the day of the snapshot where its name states none. The content that is in force
+    the day of the snapshot where its name states none. ``observe`` looks on while a file is loaded. The content that is in force
     under the same contract changes nothing (``unchanged``). A refused delivery is recorded with its problem (``rejected``) and
     loads nothing; so is a snapshot of no day, or of one after the delivery's. Raises UserError for what is no property of the
     data: a missing file, an impossible contract change.
@@ -74,7 +76,8 @@ def ingest(
             delivery.seconds = clock.rounded()
             return delivery
         deposit = Deposit(warehouse.archive, path, clock)
-        load = Load(warehouse, connection, contract, delivery, content_bytes(path), clock, progress, day)
+        observer = observe(contract) if observe else None
+        load = Load(warehouse, connection, contract, delivery, content_bytes(path), clock, progress, day, observer)
         with work_of(warehouse, contract, delivery, day, parent_run_id) as work:
             try:
                 with deposit, unpacked(path, warehouse.scratch) as parts:
@@ -83,6 +86,8 @@ def ingest(
                 delivery.seconds = clock.rounded()
                 with clock.step("commit"):
                     load.record(delivery.seconds)
+                    if observer:
+                        observer.loaded(connection, delivery)
                     if delivery.rows_quarantined:
                         correct_again(warehouse, connection, contract, delivery, clock)
                     connection.commit()

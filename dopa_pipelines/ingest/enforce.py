@@ -50,13 +50,15 @@ class Enforced:
 
     ``accepted``: the table's typed columns and ``_row``. ``rejected``: ``_row``, ``_original``, ``reasons`` (JSON: a list of
     ``{code, column, value}``) and ``fields`` (JSON: the text of every column, null where the row could not be taken apart).
-    ``codes``: rejected rows by reason code.
+    ``codes``: rejected rows by reason code. ``values``: the typed columns of ``accepted`` as they were made, where a value that
+    repeats may stand once.
     """
 
     accepted: pl.DataFrame
     rejected: pl.DataFrame
     codes: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    values: dict[str, Text] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Plan:
         rows = batch.rows if bad is None else batch.rows.filter(~bad)
         typed = pl.DataFrame([text.rows().alias(name) for name, text in accepted.items()] + [rows.alias(ROW)])
         rejected, codes = _rejected(batch, pl.Series() if bad is None else bad.arg_true(), found)
-        return Enforced(typed, rejected, codes, notes)
+        return Enforced(typed, rejected, codes, notes, accepted)
 
     def _row_checks(self, batch: Batch, made: dict[str, Text]) -> list[_Found]:
         checks: list[tuple[str | None, pl.Expr, pl.Expr]] = [

@@ -1,4 +1,4 @@
-"""What can be said of a dataset after its loads: counts, reconciliation, table rules."""
+"""What can be said of a dataset after its loads: counts and reconciliation. Its rules are :mod:`dopa_pipelines.quality`'s."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import psycopg
 from psycopg import sql
 
 from dopa_pipelines.contracts import Contract
-from dopa_pipelines.contracts.model import TableRule
-from dopa_pipelines.errors import UserError
 
 Connection = psycopg.Connection[Any]
 
@@ -100,25 +98,13 @@ def months_held(connection: Connection, contract: Contract) -> set[date]:
     return {month for (month,) in rows}
 
 
-def check_table_rule(connection: Connection, contract: Contract, rule: TableRule) -> int:
-    """The rule's count. Raises UserError naming the rule where its SQL fails."""
-    query = rule.query.replace("{table}", contract.table).replace("{object}", contract.table)
-    try:
-        with connection.transaction():
-            row = connection.execute(query.encode()).fetchone()
-    except psycopg.Error as error:
-        raise UserError(
-            f"{contract.path.name}: the table rule {rule.name!r} cannot be run: {error.diag.message_primary}"
-        ) from error
-    return int(row[0]) if row and row[0] is not None else 0
-
-
 def as_checks(
-    contract: Contract, facts: TableFacts, problems: list[str], counts: list[tuple[TableRule, int]], quarantined: int
+    contract: Contract, facts: TableFacts, problems: list[str], measured: list[dict[str, Any]], quarantined: int
 ) -> dict[str, Any]:
     """What the checks of a table found: ``assertions`` and ``metrics``, as events tell them; counts, no values of rows.
 
-    What the load itself enforces (required columns, the key) is known without a look at the rows.
+    What the load itself enforces (required columns, the key) is known without a look at the rows. ``measured``: the assertions of
+    rules that were measured on the table.
     """
     assertions: list[dict[str, Any]] = [
         {"assertion": "contract", "success": not problems, "severity": "error", "actual": f"{quarantined} rows quarantined"},
@@ -139,19 +125,6 @@ def as_checks(
         if len(contract.key) == 1 and not contract.has_history:
             assertions.append({"assertion": "unique", "success": True, "severity": "error", "column": contract.key[0]})
             columns.setdefault(contract.key[0], {})["distinctCount"] = facts.rows
-    assertions += [
-        {
-            "assertion": "custom_sql",
-            "name": rule.name,
-            "success": count == rule.must_be,
-            "severity": "error" if rule.severity == "error" else "warn",
-            "description": rule.description or None,
-            "expected": str(rule.must_be),
-            "actual": str(count),
-            "content": rule.query,
-            "contentType": "sql",
-        }
-        for rule, count in counts
-    ]
+    assertions += measured
     metrics = {"rowCount": facts.rows, "columnMetrics": columns} if facts.exists else None
     return {"assertions": assertions, **({"metrics": metrics} if metrics else {})}

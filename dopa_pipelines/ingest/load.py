@@ -26,6 +26,7 @@ from dopa_pipelines.ingest.encode import Encoder, csv_of
 from dopa_pipelines.ingest.enforce import Plan
 from dopa_pipelines.ingest.history import COLUMNS as HISTORY_COLUMNS
 from dopa_pipelines.ingest.history import apply_snapshot, count_on, next_snapshot, same_key
+from dopa_pipelines.ingest.observe import Observer
 from dopa_pipelines.ingest.settle import Reasons, settle_duplicates, settle_references
 from dopa_pipelines.ingest.stream import Clock, Source, Stream, look_up
 from dopa_pipelines.ingest.tables import Changes, create_rows, ensure_tables, index_key, put_rows, views_on
@@ -87,6 +88,7 @@ class Load:
         clock: Clock,
         progress: Progress | None = None,
         day: date | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.warehouse = warehouse
         self.connection = connection
@@ -96,6 +98,7 @@ class Load:
         self.clock = clock
         self.progress = progress
         self.day = day
+        self.observer = observer
         self.table = sql.Identifier("raw", contract.dataset)
         self.encoder = Encoder(contract)
         self.incoming: sql.Identifier = sql.Identifier("incoming")
@@ -202,7 +205,7 @@ class Load:
         delivery = self.delivery
         statement = self.encoder.statement(self.incoming, frozen=self.direct)
         notes: Counter[str] = Counter()
-        with Stream(source, plan, self.encoder, self.clock, when_read) as stream:
+        with Stream(source, plan, self.encoder, self.clock, when_read, self.observer) as stream:
             for piece in stream:
                 delivery.rows_read += piece.height
                 delivery.rows_loaded += piece.accepted

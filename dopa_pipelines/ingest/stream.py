@@ -19,6 +19,7 @@ import polars as pl
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.ingest.encode import Encoder
 from dopa_pipelines.ingest.enforce import Enforced, Plan, fields_json
+from dopa_pipelines.ingest.observe import Observer
 from dopa_pipelines.sources import open_reader
 from dopa_pipelines.sources.batch import ORIGINAL, ROW, Batch
 from dopa_pipelines.sources.containers import Part
@@ -162,16 +163,24 @@ class Stream:
     """Pieces of a source: one thread reads, another enforces and encodes. A context manager: leaving it ends the threads.
 
     Iterating raises what reading or enforcing raised. ``when_read`` is called once everything is read: a core is free then.
+    ``observer`` sees every batch.
     """
 
     def __init__(
-        self, source: Source, plan: Plan, encoder: Encoder, clock: Clock, when_read: Callable[[], None] | None = None
+        self,
+        source: Source,
+        plan: Plan,
+        encoder: Encoder,
+        clock: Clock,
+        when_read: Callable[[], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._source = source
         self._plan = plan
         self._encoder = encoder
         self._clock = clock
         self._when_read = when_read
+        self._observer = observer
         self._read = Ahead("read", self._places(), PLACES_AHEAD)
         self._made = Ahead("enforce", self._pieces(), PIECES_AHEAD)
 
@@ -206,6 +215,9 @@ class Stream:
             with self._clock.step("encode"):
                 accepted = enforced.accepted.height
                 data = list(self._encoder.encode(enforced.accepted)) if accepted else []
+            if self._observer:
+                with self._clock.step("observe"):
+                    self._observer.saw(enforced)
             yield Piece(place.batch.height, accepted, data, enforced, place.file, place.offset)
 
 

@@ -1,13 +1,13 @@
 """Whether the data that a publication reads is approved: what it is made of passed its blocking checks and has its quality.
 
-Asked in the release's own snapshot, of what was recorded: the writes that the source was made from, and what was found when each
-of them was checked. A newer delivery that failed does not hold back a table that was made before it came. What may go out by
-classification is the gate's business, not asked here.
+Asked in the release's own snapshot, of what was recorded: the writes that the source was made from, what was found when each of
+them was checked, and the datasets' scores by the national standard. A newer delivery that failed does not hold back a table that
+was made before it came. What may go out by classification is the gate's business, not asked here; what a score is,
+:mod:`dopa_pipelines.quality.scores`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import psycopg
 
 from dopa_pipelines.publishing.held import Reason
 from dopa_pipelines.publishing.publication import Publication
+from dopa_pipelines.quality.scores import quality_of
 
 # What the source was made from: of each input the last write that its consumer can have seen. A view has no rows of its own, so
 # what it reads is as new as whoever reads the view.
@@ -68,7 +69,8 @@ order by w.target, r.suite, r.at desc
 
 @dataclass(frozen=True)
 class Quality:
-    """Scores, of 100, of the datasets that a publication is made of; ``score`` is the lowest, None where there is none."""
+    """Overall scores, of 100, of the datasets that a publication is made of, as last taken; ``score`` is the lowest, None where
+    none of them was scored yet."""
 
     datasets: dict[str, float]
 
@@ -128,38 +130,6 @@ def datasets_below(connection: psycopg.Connection[Any], source: str) -> list[str
     return [row[0] for row in rows]
 
 
-def quality_of(connection: psycopg.Connection[Any], datasets: Iterable[str]) -> dict[str, float]:
-    """Score of each dataset, of 100: the share of its checks that passed when it was last checked (rules of the contract, key,
-    required columns), times the share of delivered rows that were accepted. A dataset without a check has none.
-    """
-    rows = connection.execute(
-        """
-        with checked as (
-            select distinct on (b.target) b.target, e.detail
-            from lineage.work b
-            join lineage.work e on e.work = b.work and e.state = 'COMPLETE'
-            where b.state = 'START' and b.kind = 'check' and b.environment = 'production'
-                and b.target = any(%(targets)s) and b.detail ->> 'unique_id' is null
-            order by b.target, e.id desc
-        ),
-        accepted as (
-            select 'raw.' || d.dataset as target, sum(d.rows_loaded)::float8 / nullif(sum(d.rows_read), 0) as share
-            from ops.delivery d
-            where d.status = 'loaded' and d.rows_held > 0
-            group by d.dataset
-        )
-        select substr(c.target, 5),
-            100.0 * avg((a.item ->> 'success')::boolean::int)::float8 * coalesce(max(s.share), 1)
-        from checked c
-        cross join lateral jsonb_array_elements(c.detail -> 'assertions') a (item)
-        left join accepted s on s.target = c.target
-        group by c.target
-        """,
-        {"targets": [f"raw.{name}" for name in datasets]},
-    ).fetchall()
-    return {name: round(float(score), 2) for name, score in sorted(rows)}
-
-
 def readiness(connection: psycopg.Connection[Any], publication: Publication) -> tuple[list[Reason], Quality]:
     """Why the publication's data is not approved (empty: it is), and its quality."""
     reasons = check_reasons(connection, publication.source)
@@ -171,7 +141,7 @@ def readiness(connection: psycopg.Connection[Any], publication: Publication) -> 
                     "quality",
                     f"คุณภาพของชุดข้อมูล {dataset} คือ {score:g} จาก 100 ต่ำกว่าเกณฑ์ {publication.quality_line:g}",
                     f"the quality of {dataset} is {score:g} of 100, below the line of {publication.quality_line:g}: "
-                    f"`dopa quarantine explain {dataset}` says what to repair",
+                    f"`dopa quality {dataset}` says where it stands",
                 )
             )
     return reasons, quality

@@ -42,7 +42,11 @@ _PASSED = ("success", "pass", "no-op")
 
 @dataclass(frozen=True)
 class Test:
-    """A data test. ``models``: unique ids of the models it reads; ``blocking``: whether its failure holds back what descends."""
+    """A data test. ``models``: unique ids of the models it reads; ``blocking``: whether its failure holds back what descends.
+
+    ``dimension``: that of the national standard. ``sort``: the generic test's name, such as ``not_null``; None of a test that is
+    a query of its own.
+    """
 
     unique_id: str
     name: str
@@ -50,6 +54,8 @@ class Test:
     blocking: bool
     models: tuple[str, ...]
     dimension: str | None = None
+    sort: str | None = None
+    column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +288,8 @@ def _test(unique_id: str, node: Mapping[str, Any], models: list[str]) -> Test:
         blocking=str(config.get("severity") or "error").lower() == "error",
         models=tuple(models),
         dimension=(config.get("meta") or {}).get("national_dimension"),
+        sort=(node.get("test_metadata") or {}).get("name"),
+        column=node.get("column_name"),
     )
 
 

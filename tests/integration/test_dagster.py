@@ -112,6 +112,34 @@ def test_contract_checks_block(defs: dg.Definitions) -> None:
     assert checks["raw/population_area", "offices_sum_to_province"] is True
 
 
+def test_each_rule_is_a_check_with_numbers_and_what_to_do(instance: dg.DagsterInstance, own_demo: Any) -> None:
+    def latest(name: str, dataset: str = "village_headman") -> dg.AssetCheckEvaluation:
+        key = dg.AssetCheckKey(source_key(dataset), name)
+        (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        assert record.event is not None
+        evaluation = record.event.dagster_event.event_specific_data  # type: ignore[union-attr]
+        assert isinstance(evaluation, dg.AssetCheckEvaluation)
+        return evaluation
+
+    with open_warehouse(own_demo.settings) as warehouse, warehouse.connect() as connection:
+        rejected = connection.execute(
+            'select count(*) from quarantine.village_headman q where reasons @> \'[{"code": "not_in_list"}]\''
+        ).fetchone()
+    assert rejected and rejected[0] > 0
+    listed = latest("values")
+    assert not listed.passed and listed.severity == dg.AssetCheckSeverity.WARN and not listed.blocking
+    numbers = {name: value.value for name, value in listed.metadata.items() if isinstance(value.value, int | float)}
+    assert numbers["rows_failed"] == rejected[0]
+    assert numbers["share_failed"] == pytest.approx(rejected[0] / numbers["rows_checked"])
+    assert "dopa quarantine export village_headman" in str(listed.metadata["what_to_do"].value)
+    assert THAI.search(listed.description or "") and "rows fail" in (listed.description or "")
+    assert "| row | file |" in str(listed.metadata["sample"].value)
+    registered = latest("pid_is_registered")
+    assert registered.passed and registered.metadata["rows_failed"].value == 0
+    total = latest("offices_sum_to_province", "population_area")
+    assert total.passed and total.blocking and total.metadata["rows_checked"].value == 77 * 3
+
+
 def test_a_model_shows_its_columns_and_where_they_came_from(instance: dg.DagsterInstance) -> None:
     event = instance.get_latest_materialization_event(dg.AssetKey(["marts", "people_by_area_age_sex"]))
     assert event is not None and event.asset_materialization is not None

@@ -15,8 +15,9 @@ import pytest
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest import arrivals, ingest
-from dopa_pipelines.ingest.inspect import check_table_rule, table_facts
+from dopa_pipelines.ingest.inspect import table_facts
 from dopa_pipelines.ingest.quarantine import MASK, rejected_rows
+from dopa_pipelines.quality.measure import measure
 from dopa_pipelines.warehouse import Role, Warehouse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,7 +255,9 @@ def test_a_table_rule_counts(table: Any) -> None:
     made = table("ruled", KEYED, quality=[rule])
     made.deliver("k,v\na,-1\nb,-2\nc,3\n")
     with made.warehouse.connect() as connection:
-        assert check_table_rule(connection, made.contract, made.contract.table_rules[0]) == 2
+        (outcome,) = measure(connection, made.contract, made.contract.table_rules)
+    assert outcome.result is not None
+    assert (outcome.result.passed, outcome.result.rows_failed) == (False, 2)
 
 
 def test_two_deliveries_of_one_dataset_queue(table: Any) -> None:
@@ -351,6 +354,7 @@ def test_the_departments_own_file(warehouse: Warehouse) -> None:
             (False, 654_644, 729_280, 1_383_924, 792_409),
             (True, 654_644, 729_280, 1_383_924, 792_409),
         ]
-        assert [check_table_rule(connection, contract, rule) for rule in contract.table_rules] == [0]
+        rules = [rule for rule in contract.table_rules if rule.kind == "total"]
+        assert [outcome.result and outcome.result.rows_failed for outcome in measure(connection, contract, rules)] == [0, 0]
         month = connection.execute("select distinct month::text from raw.population_area").fetchall()
     assert month == [("2025-12-01",)]

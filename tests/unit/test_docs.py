@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from dopa_pipelines.cli.main import app
-from dopa_pipelines.contracts import read
+from dopa_pipelines.contracts import read, read_rules
 from dopa_pipelines.publishing.publication import Publication
 from dopa_pipelines.settings import Settings
 
@@ -18,7 +18,9 @@ def words(path: str) -> set[str]:
 
 
 def test_contract_fields_are_explained() -> None:
-    names = {*read.COLUMN_PROPERTIES, *read.SERVER_PROPERTIES, *read.CONTRACT_PROPERTIES, *read.QUALITY_PROPERTIES}
+    names = {*read.COLUMN_PROPERTIES, *read.SERVER_PROPERTIES, *read.CONTRACT_PROPERTIES, *read_rules.QUALITY_PROPERTIES}
+    names |= {*read_rules.METRICS, *read_rules.ENGINE, *read_rules.SEVERITIES}
+    names |= {key for engine in read_rules.ENGINE.values() for key in engine.keys}
     names |= {parse for parses in read.PARSES.values() for parse in parses} | set(read.FORMATS)
     assert names - words("docs/contracts.md") == set()
 

@@ -1,0 +1,211 @@
+"""Alerts reach stewards at least once, by a mail server and a webhook that fail and recover; none tells a value of a row."""
+
+from __future__ import annotations
+
+import email
+import json
+import socketserver
+import threading
+import uuid
+from collections.abc import Iterator
+from email import policy
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import psycopg
+import pytest
+
+from dopa_pipelines.errors import UserError
+from dopa_pipelines.quality import alerts, incidents
+from dopa_pipelines.quality.incidents import Owner
+from dopa_pipelines.settings import Settings
+from dopa_pipelines.warehouse import Role, Warehouse
+
+OWNER = Owner("registration", {"reject": "somchai@dopa.example"})
+
+
+class MailServer(socketserver.ThreadingTCPServer):
+    """Speaks as much SMTP as a client needs. ``refuse``: how many mails are turned away first."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Session)
+        self.mails: list[email.message.EmailMessage] = []
+        self.refuse = 0
+
+
+class _Session(socketserver.StreamRequestHandler):
+    server: MailServer
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        while line := self.rfile.readline():
+            word = line.split()[0].upper() if line.split() else b""
+            if word == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                lines = []
+                while (line := self.rfile.readline()) != b".\r\n":
+                    lines.append(line.removeprefix(b"."))
+                if self.server.refuse:
+                    self.server.refuse -= 1
+                    self.wfile.write(b"451 not now\r\n")
+                    continue
+                self.server.mails.append(email.message_from_bytes(b"".join(lines), policy=policy.default))  # type: ignore[arg-type]
+            self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
+            if word == b"QUIT":
+                return
+
+
+class Hook(HTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Hook)
+        self.got: list[dict[str, Any]] = []
+        self.answer = 200
+
+
+class _Hook(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.answer == 200:
+            self.server.got.append(body)
+        self.send_response(self.server.answer)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def mail() -> Iterator[MailServer]:
+    with MailServer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    with Hook() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def conn(warehouse: Warehouse) -> Iterator[psycopg.Connection[Any]]:
+    with warehouse.connect(Role.LOADER) as connection:
+        yield connection
+        connection.rollback()
+        # What was sent stays in the shared warehouse: it must not go out again in another test.
+        connection.execute("update quality.alert_transport set pause_until = null, failures = 0, problem = null")
+        connection.commit()
+
+
+def fails(conn: psycopg.Connection[Any], rows: int, dataset: str | None = None) -> str:
+    name = dataset or f"alerted_{uuid.uuid4().hex[:8]}"
+    row = conn.execute(
+        "insert into quality.result (dataset, rule, kind, dimension, severity, rows_checked, rows_failed, passed, detail)"
+        " values (%s, 'sex_required', 'required', 'accuracy_completeness', 'reject', 100, %s, %s, '{}') returning id",
+        (name, rows, rows == 0),
+    ).fetchone()
+    assert row is not None
+    incidents.settle(conn, [row[0]], OWNER)
+    conn.commit()
+    return name
+
+
+def tell(conn: psycopg.Connection[Any], ways: dict[str, alerts.Send]) -> int:
+    alerts.collect(conn, {}, "http://portal/trace/{}".format)
+    conn.commit()
+    return alerts.send(conn, ways)
+
+
+def at(settings: Settings, **addresses: str) -> dict[str, alerts.Send]:
+    return alerts.transports(settings.model_copy(update={name: _Secret(value) for name, value in addresses.items()}))
+
+
+class _Secret:
+    def __init__(self, value: str) -> None:
+        self.get_secret_value = lambda: value
+
+
+def test_the_owner_gets_one_mail_of_all_and_none_twice(conn: psycopg.Connection[Any], mail: MailServer) -> None:
+    ways = at(Settings(), smtp_url=f"smtp://127.0.0.1:{mail.server_address[1]}")
+    one, two = fails(conn, 3), fails(conn, 12)
+    tell(conn, ways)
+    mine = [item for item in mail.mails if one in item.get_content()]
+    assert len(mine) == 1 and mine[0]["To"] == "somchai@dopa.example"
+    text = mine[0].get_content()
+    assert f"{one}: sex_required fails for 3 rows" in text and f"{two}: sex_required fails for 12 rows" in text
+    assert "12 แถว" in text and f"http://portal/trace/{one}" in text and "dopa quality incidents about" in text
+    # The same day it is not told again, however often it is looked at.
+    fails(conn, 5, one)
+    tell(conn, ways)
+    assert len([item for item in mail.mails if one in item.get_content()]) == 1
+
+
+def test_a_server_that_is_down_is_tried_again_after_a_pause(conn: psycopg.Connection[Any], mail: MailServer) -> None:
+    ways = at(Settings(), smtp_url=f"smtp://127.0.0.1:{mail.server_address[1]}")
+    tell(conn, ways)
+    mail.mails.clear()
+    mail.refuse = 1
+    name = fails(conn, 2)
+    assert tell(conn, ways) == 0
+    (stands,) = alerts.standing(conn, ways)
+    assert stands.waiting == 1 and not stands.healthy and "451" in str(stands.problem)
+    # While it pauses nothing is tried.
+    assert tell(conn, ways) == 0 and mail.mails == []
+    conn.execute("update quality.alert_transport set pause_until = clock_timestamp() - interval '1 second'")
+    assert tell(conn, ways) == 1
+    assert [name in item.get_content() for item in mail.mails] == [True]
+    (stands,) = alerts.standing(conn, ways)
+    assert (stands.waiting, stands.problem) == (0, None)
+
+
+def test_a_webhook_gets_the_same_and_its_failure_does_not_keep_the_mail(
+    conn: psycopg.Connection[Any], mail: MailServer, hook: Hook
+) -> None:
+    ways = at(
+        Settings(),
+        smtp_url=f"smtp://127.0.0.1:{mail.server_address[1]}",
+        alert_webhook=f"http://127.0.0.1:{hook.server_address[1]}/here",
+    )
+    tell(conn, ways)
+    mail.mails.clear()
+    hook.answer = 503
+    name = fails(conn, 4)
+    tell(conn, ways)
+    assert [name in item.get_content() for item in mail.mails] == [True]
+    assert "503" in str(next(item.problem for item in alerts.standing(conn, ways) if item.transport == "webhook"))
+    hook.answer = 200
+    conn.execute("update quality.alert_transport set pause_until = null")
+    tell(conn, ways)
+    (told,) = [alert for item in hook.got for alert in item["alerts"] if alert["dataset"] == name]
+    assert (told["rows"], told["rule"], told["severity"]) == (4, "sex_required", "reject")
+    assert told["what_to_do"] and len(mail.mails) == 1
+
+
+def test_what_is_repaired_before_it_is_told_is_not_told(conn: psycopg.Connection[Any], mail: MailServer) -> None:
+    name = fails(conn, 4)
+    fails(conn, 0, name)
+    tell(conn, at(Settings(), smtp_url=f"smtp://127.0.0.1:{mail.server_address[1]}"))
+    assert not [item for item in mail.mails if name in item.get_content()]
+
+
+def test_a_failed_run_is_told_once(conn: psycopg.Connection[Any], mail: MailServer) -> None:
+    ways = at(Settings(), smtp_url=f"smtp://127.0.0.1:{mail.server_address[1]}")
+    run = str(uuid.uuid4())
+    for _ in range(2):
+        alerts.run_failed(conn, run, ["malee@dopa.example"], "marts__hotels", f"http://ui/runs/{run}")
+    tell(conn, ways)
+    (told,) = [item for item in mail.mails if run in item.get_content()]
+    assert told["To"] == "malee@dopa.example" and "a run failed: marts__hotels" in told.get_content()
+
+
+@pytest.mark.parametrize(("name", "value"), [("smtp_url", "mail.example"), ("alert_webhook", "ftp://example")])
+def test_an_address_that_cannot_be_is_one_sentence(name: str, value: str) -> None:
+    with pytest.raises(UserError, match="must be an address"):
+        at(Settings(), **{name: value})
