@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -16,8 +18,9 @@ import pytest
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.demo import AnswerKey
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.quality import incidents
+from dopa_pipelines.quality import incidents, workbook
 from dopa_pipelines.quality.incidents import Owner
+from dopa_pipelines.quality.places import OfDelivery, Places
 from dopa_pipelines.quality.rules import rules_of
 from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
@@ -196,10 +199,34 @@ def test_the_bureau_gets_a_workbook(own_demo: Demo, standing: list[dict[str, Any
     listed = sheets["เหตุที่ต้องแก้"]
     mine = {item["id"]: item for item in standing if item["bureau"] == "registration"}
     assert dict(zip(listed["เลขที่"], listed["แถวที่ผิด"], strict=True)) == {number: item["rows_now"] for number, item in mine.items()}
-    assert set(sheets["แถวที่ต้องแก้"]["เลขที่"]) <= set(mine)
+    # Every planted row of the bureau is in it, by file and number, with the incident whose count it is part of.
+    key = AnswerKey.read(own_demo.settings.demo_path)
+    of_bureau = {item.dataset for item in load_contracts(own_demo.settings.contracts) if item.bureau == "registration"}
+    rows = sheets["แถวที่ต้องแก้"]
+    planted = sorted((item.file, item.row) for item in key.defects if item.dataset in of_bureau)
+    assert sorted(zip(rows["ไฟล์"], rows["แถว"], strict=True)) == planted
+    assert Counter(rows["เลขที่"]) == {number: item["rows_now"] for number, item in mine.items()}
+    assert rows["เหตุผล"].null_count() == 0 and rows["วิธีแก้"].null_count() == 0
     assert sheets["สถิติรายเดือน"]["เหตุที่เปิด"].sum() == len(mine)
     wrong = own_demo.dopa("quality", "incidents", "export", "--bureau", "registrations")
     assert wrong.returncode == 2 and "did you mean" in wrong.stderr
+
+
+def test_the_workbook_says_how_many_more_there_are_and_makes_no_formula_of_a_file_name(
+    conn: psycopg.Connection[Any], dataset: str, tmp_path: Path
+) -> None:
+    incidents.settle(conn, [result(conn, dataset, 1500)], OWNER)
+    item = only(conn, dataset)
+    place = {"delivery": 7, "file": "=cmd|' /C calc'!A0", "row": 4, "codes": ["missing"], "province_code": "=1+1"}
+    behind = Places(1500, [OfDelivery(7, "=cmd", 1500)], [place])
+    path = tmp_path / "book.xlsx"
+    workbook.write(path, "registration", [item], {item.result: behind}, {}, [], date(2025, 12, 1))
+    rows = pl.read_excel(path, sheet_name="แถวที่ต้องแก้")
+    assert rows["ไฟล์"].to_list() == [place["file"], None]
+    assert rows["ค่าประกอบ"][0] == "province_code =1+1"
+    assert "และอีก 1,499 แถว" in rows["เหตุผล"][1]
+    with zipfile.ZipFile(path) as book:
+        assert not any(b"<f>" in book.read(name) for name in book.namelist() if name.startswith("xl/worksheets/"))
 
 
 def test_from_the_command_line(own_demo: Demo, standing: list[dict[str, Any]]) -> None:
