@@ -19,6 +19,7 @@ from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.demo import AnswerKey
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.quality import incidents, workbook
+from dopa_pipelines.quality.checking import check
 from dopa_pipelines.quality.incidents import Owner
 from dopa_pipelines.quality.places import OfDelivery, Places
 from dopa_pipelines.quality.rules import rules_of
@@ -149,6 +150,39 @@ def test_errors_and_time_to_repair_by_bureau_and_month(conn: psycopg.Connection[
     assert (november.opened, november.closed, november.closed_late, november.open_at_end) == (0, 2, 1, 1)
     assert (november.days_to_repair, november.days_to_repair_median) == (16, 16)
     assert (december.opened, december.closed, december.days_to_repair, december.open_at_end) == (0, 0, None, 1)
+
+
+def test_incidents_follow_what_is_delivered(table: Any, conn: psycopg.Connection[Any]) -> None:
+    """From deliveries alone: rows rejected, a rule of the table that fails, a delivery refused; what repairs them closes them."""
+    columns = [
+        {"name": "k", "required": True, "primaryKey": True, "primaryKeyPosition": 1},
+        {"name": "n", "logicalType": "integer", "physicalType": "integer", "required": True},
+    ]
+    small = {
+        "name": "n_small", "type": "custom", "engine": "dopa", "dimension": "consistency", "severity": "warn",
+        "implementation": {"rule": "condition", "expression": "n < 10"},
+        "customProperties": [{"property": "nationalDimension", "value": "consistency"}],
+    }  # fmt: skip
+    made = table("incidents_follow", columns, quality=[small], load={"mode": "replace", "maxRejectedPercent": 50})
+
+    def delivered(text: str, name: str) -> dict[str, tuple[str, int | None]]:
+        check(made.warehouse, made.contract, [made.deliver("k,n\n" + text, name)])
+        return {item.rule: (item.severity, item.rows_now) for item in incidents.incidents(conn, "incidents_follow")}
+
+    assert delivered("a,1\nb,x\nc,\nd,y\ne,20\nf,2\ng,3\n", "one.csv") == {
+        "n_format": ("reject", 2), "n_required": ("reject", 1), "n_small": ("warn", 1),
+    }  # fmt: skip
+    # Refused whole: what was there stays, and so do its incidents.
+    refused = delivered("a,x\nb,x\nc,x\nd,x\n", "two.csv")
+    assert refused["delivery_accepted"] == ("block", 4)
+    assert (refused["n_format"], refused["n_small"]) == (("reject", 2), ("warn", 1))
+    assert delivered("a,1\nb,x\nc,1\nd,1\ne,2\nf,2\ng,3\n", "three.csv") == {"n_format": ("reject", 1)}
+    assert delivered("a,1\nb,1\nc,1\nd,1\ne,2\nf,2\ng,4\n", "four.csv") == {}
+    closed = {item.rule: item.rows_most for item in incidents.incidents(conn, "incidents_follow", closed=True)}
+    assert closed == {"n_format": 2, "n_required": 1, "n_small": 1, "delivery_accepted": 4}
+    told = [event.action for item in incidents.incidents(conn, "incidents_follow", closed=True) if item.rule == "n_format"
+            for event in incidents.events(conn, item.id)]  # fmt: skip
+    assert told == ["opened", "seen", "closed"]
 
 
 # The demo department
