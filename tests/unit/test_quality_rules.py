@@ -10,6 +10,7 @@ import pytest
 from dopa_pipelines.contracts import Contract, Contracts, load_contracts
 from dopa_pipelines.contracts.model import Limit
 from dopa_pipelines.documents import DocumentError
+from dopa_pipelines.quality.facts import of_contract
 from dopa_pipelines.quality.measure import explain, stability_index
 from dopa_pipelines.quality.places import _CODES
 from dopa_pipelines.quality.rules import measured_rules, problems, rules_of
@@ -201,6 +202,17 @@ def test_the_eleven_have_rules_in_every_dimension_that_is_measured() -> None:
         "required", "unique", "pattern", "range", "values", "reference", "compare", "total", "freshness", "volume",
         "distribution", "rows", "schema", "agreement", "row",
     }  # fmt: skip
+
+
+def test_a_code_list_counts_whether_rows_are_rejected_by_it_or_counted(make_contract: Any) -> None:
+    listed = {"metric": "invalidValues", "name": "listed", "mustBe": 0, "arguments": {"validValues": ["a", "b"]}}
+
+    def has_lists(rules: list[dict[str, Any]]) -> Any:
+        columns = [COLUMNS[0] | {"quality": [rule | STATED for rule in rules]}, *COLUMNS[1:]]
+        return of_contract(make_contract("ruled", columns), current())["code_lists"]
+
+    assert not has_lists([])
+    assert has_lists([listed]) and has_lists([listed | {"severity": "warn"}])
 
 
 def test_rows_behind_a_rule_are_found_by_its_own_reasons() -> None:
