@@ -22,9 +22,9 @@ from dopa_pipelines.errors import UserError
 from dopa_pipelines.quality import alerts, incidents
 from dopa_pipelines.quality.incidents import Owner
 from dopa_pipelines.settings import Settings
-from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
 from sensors import alerts as sensors
-from tests.integration.conftest import ROOT
+from tests.integration.conftest import ROOT, Demo
 
 OWNER = Owner("registration", {"reject": "somchai@dopa.example"})
 
@@ -284,12 +284,28 @@ def test_dagsters_sensors_tell_of_failing_checks_and_failed_runs(
         )  # fmt: skip
         failed_runs(context.for_run_failure())
         skipped = each(dg.build_sensor_context(instance=instance))
-    assert isinstance(skipped, dg.SkipReason) and "0 wait for mail" in str(skipped.skip_message)
+    assert isinstance(skipped, dg.SkipReason) and "0 wait" in str(skipped.skip_message)
     texts = {str(item["To"]): item.get_content() for item in mail.mails}
     assert f"{name}: sex_required fails for 9 rows" in texts[OWNER.by_severity["reject"]]
     stewards = {item.name for made in load_contracts(ROOT / "assets") for item in made.team if item.role == "technical_steward"}
     assert stewards and all(f"runs/{run.run_id}" in texts[steward] and "breaks" in texts[steward] for steward in stewards)
     assert not any("1101700203451" in text for text in texts.values())
+
+
+def test_status_tells_of_alerts_that_wait_and_why(own_demo: Demo) -> None:
+    nobody = "smtp://127.0.0.1:1"
+    with open_warehouse(own_demo.settings) as warehouse:
+        sensors.tell(warehouse, own_demo.settings.model_copy(update={"smtp_url": _Secret(nobody)}))
+    told = json.loads(own_demo.dopa("status", "--json", DOPA_SMTP_URL=nobody).stdout)
+    (stands,) = told["alerts"]
+    assert stands["waiting"] == sum(told["incidents"][severity] for severity in incidents.SEVERITIES) > 0
+    assert (stands["sent"], stands["transport"]) == (0, "mail") and "ConnectionRefused" in stands["problem"]
+    shown = own_demo.dopa("status", DOPA_SMTP_URL=nobody, COLUMNS="200").stdout
+    assert f"alerts by mail: 0 sent, {stands['waiting']} wait" in shown
+    # Nothing configured, nothing waits.
+    assert json.loads(own_demo.dopa("status", "--json").stdout)["alerts"] == []
+    wrong = own_demo.dopa("status", DOPA_SMTP_URL="mail.example.go.th")
+    assert "DOPA_SMTP_URL must be an address" in wrong.stdout + wrong.stderr
 
 
 @pytest.mark.parametrize(("name", "value"), [("smtp_url", "mail.example"), ("alert_webhook", "ftp://example")])
