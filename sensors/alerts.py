@@ -64,7 +64,4 @@ def tell(warehouse: Warehouse, settings: Settings) -> str:
         connection.commit()
         sent = send(connection, ways)
         stands = standing(connection, ways)
-    waiting = ", ".join(
-        f"{item.waiting} wait for {item.transport}" + (f" ({item.problem})" if item.problem else "") for item in stands
-    )
-    return f"{noted} new alerts, {sent} sent; {waiting}"
+    return f"{noted} new alerts, {sent} sent; {'; '.join(map(str, stands))}"

@@ -182,8 +182,9 @@ def export_command(
 ) -> None:
     """The workbook of a bureau in Thai: open incidents, their rows, how they are repaired, by whom and until when."""
     from dopa_pipelines.contracts import load_contracts
-    from dopa_pipelines.quality import workbook
+    from dopa_pipelines.quality import store, workbook
     from dopa_pipelines.quality.incidents import incidents, months, require_bureau
+    from dopa_pipelines.quality.places import places_of
     from dopa_pipelines.settings import load_settings
     from dopa_pipelines.warehouse import Role, open_warehouse
 
@@ -191,10 +192,13 @@ def export_command(
     contracts = load_contracts(settings.contracts)
     require_bureau(bureau, contracts)
     path = to or Path(f"{bureau}_incidents.xlsx")
-    with open_warehouse(settings) as warehouse, warehouse.connect(Role.READER) as connection:
+    # Rejected rows are shown by file and number only, but who reads them at all is the loader.
+    with open_warehouse(settings) as warehouse, warehouse.connect(Role.LOADER) as connection:
         found = incidents(connection, bureau=bureau)
         figures = months(connection, bureau)
-    workbook.write(path, bureau, found, contracts.by_dataset, figures, datetime.now(BANGKOK).date())
+        results = store.named(connection, [item.result for item in found])
+        places = {item.id: places_of(connection, item, workbook.MOST_ROWS) for item in results}
+    workbook.write(path, bureau, found, places, contracts.by_dataset, figures, datetime.now(BANGKOK).date())
     if as_json:
         print_json({"path": str(path), "incidents": len(found)})
     else:

@@ -17,7 +17,7 @@ from dopa_pipelines.cli.console import fail, out, print_json, table
 if TYPE_CHECKING:
     from dopa_pipelines.contracts import Contract, Contracts
     from dopa_pipelines.quality.report import Standing
-    from dopa_pipelines.quality.scores import Explained
+    from dopa_pipelines.quality.scores import Explained, RuleBehind
     from dopa_pipelines.settings import Settings
 
 
@@ -169,8 +169,9 @@ def _all(settings: Settings, contracts: Contracts, as_json: bool) -> None:
 
 def _explain(settings: Settings, contract: Contract, code: str | None, as_json: bool) -> None:
     from dopa_pipelines.errors import UserError
+    from dopa_pipelines.quality.incidents import incidents
     from dopa_pipelines.quality.report import standings
-    from dopa_pipelines.quality.scores import explain
+    from dopa_pipelines.quality.scores import explain, failing
     from dopa_pipelines.quality.standard import current
     from dopa_pipelines.warehouse import Role, open_warehouse
 
@@ -183,12 +184,15 @@ def _explain(settings: Settings, contract: Contract, code: str | None, as_json: 
                 _say(told)
             return
         (item,) = standings(connection, [contract])
+        failed = failing(connection, contract.dataset)
+        numbers = {one.rule: one.id for one in incidents(connection, contract.dataset)}
     if item.score is None and not item.scores:
         raise UserError(
             f"{contract.dataset} has no score yet: `dopa ingest {contract.dataset}` brings a delivery in and scores it."
         )
     if as_json:
-        print_json(_as_json(item) | {"scores": [_score_json(score) for score in item.scores.values()]})
+        told_rules = [_rule_json(rule) | {"incident": numbers.get(rule.result.rule)} for rule in failed]
+        print_json(_as_json(item) | {"scores": [_score_json(score) for score in item.scores.values()], "failing": told_rules})
         return
     standard = current()
     out.print(f"{contract.dataset}  {contract.title_th}", markup=False)
@@ -219,7 +223,17 @@ def _explain(settings: Settings, contract: Contract, code: str | None, as_json: 
                     part.why.get("way", ""),
                 )
     out.print(shown)
-    out.print(f"\nwhat a score came from: dopa quality {contract.dataset} --explain 2.3", markup=False)
+    if failed:
+        out.print("\nrules that fail, with their rows by delivery:", markup=False)
+        rules = table("", "rule", "severity", "rows", "of", "incident", "deliveries", right=("rows", "of", "incident"))
+        for rule in failed:
+            result, number = rule.result, numbers.get(rule.result.rule)
+            rules.add_row(
+                result.indicator or "", result.rule, result.severity, _count(result.rows_failed), _count(result.rows_checked),
+                "" if number is None else str(number), _deliveries(rule),
+            )  # fmt: skip
+        out.print(rules)
+    out.print(f"\nwhat a score came from, down to the rows: dopa quality {contract.dataset} --explain 2.3", markup=False)
 
 
 def _say(told: Explained) -> None:
@@ -256,12 +270,31 @@ def _say(told: Explained) -> None:
         out.print(
             f"  rule {result.rule} ({result.kind}), result {result.id}: {found}, {100 * rule.share:.2f} % keep it", markup=False
         )
+        if rule.deliveries:
+            out.print(f"    of {_deliveries(rule, most=1000)}", markup=False)
         for place in rule.places:
             where = ", ".join(f"{name} {value}" for name, value in place.items() if name != "codes")
             codes = f": {', '.join(place['codes'])}" if place.get("codes") else ""
             out.print(f"    {where}{codes}", markup=False)
         if rule.rows > len(rule.places):
             out.print(f"    and {rule.rows - len(rule.places):,} more: dopa quarantine list {result.dataset}", markup=False)
+
+
+SHOWN_DELIVERIES = 2
+"""Deliveries that a line of the table names."""
+
+
+def _deliveries(rule: RuleBehind, most: int = SHOWN_DELIVERIES) -> str:
+    """``4 births.csv: 2``: rows by delivery, the latest first; of a measured rule the delivery that it was measured with."""
+    found = [f"{item.delivery} {item.file}: {item.rows:,}" for item in reversed(rule.deliveries)]
+    if not found and rule.result.delivery_id is not None:
+        return f"after {rule.result.delivery_id}"
+    more = len(found) - most
+    return "; ".join(found[:most]) + (f"; {more} more" if more > 0 else "")
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
 def _source(source: Any) -> str:
@@ -301,19 +334,23 @@ def _explained_json(told: Explained) -> dict[str, Any]:
         "dataset": told.score.dataset,
         **_score_json(told.score),
         "parts": [_score_json(part) for part in told.parts],
-        "rules": [
-            {
-                "result": rule.result.id,
-                "rule": rule.result.rule,
-                "kind": rule.result.kind,
-                "column": rule.result.column_name,
-                "delivery": rule.result.delivery_id,
-                "rows_checked": rule.result.rows_checked,
-                "rows_failed": rule.result.rows_failed,
-                "share": rule.share,
-                "rows": rule.rows,
-                "places": rule.places,
-            }
-            for rule in told.rules
-        ],
+        "rules": [_rule_json(rule) | {"places": rule.places} for rule in told.rules],
+    }
+
+
+def _rule_json(rule: RuleBehind) -> dict[str, Any]:
+    result = rule.result
+    return {
+        "result": result.id,
+        "rule": result.rule,
+        "kind": result.kind,
+        "indicator": result.indicator,
+        "severity": result.severity,
+        "column": result.column_name,
+        "delivery": result.delivery_id,
+        "rows_checked": result.rows_checked,
+        "rows_failed": result.rows_failed,
+        "share": rule.share,
+        "rows": rule.rows,
+        "deliveries": [{"delivery": item.delivery, "file": item.file, "rows": item.rows} for item in rule.deliveries],
     }

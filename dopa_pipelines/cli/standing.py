@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from dopa_pipelines.contracts import Contracts
+    from dopa_pipelines.quality.alerts import Standing
     from dopa_pipelines.settings import Settings
     from dopa_pipelines.warehouse import Warehouse
 
@@ -59,6 +60,7 @@ def status_command(
             held = held_back(connection)
             pushes = last_pushes(connection)
             incidents = open_by_severity(connection)
+            alerts, unsent = _alerts(connection, settings)
             proof = proven(connection, settings.state)
             counts = deliveries_by_dataset(connection)
             for contract in contracts:
@@ -72,7 +74,7 @@ def status_command(
         publication.name: (settings.releases_path / publication.name / "latest").exists()
         for publication in publications.publications
     }
-    problems = [*contracts.problems, *publications.problems, *wrong]
+    problems = [*contracts.problems, *publications.problems, *wrong, *unsent]
     if as_json:
         print_json(
             {
@@ -80,6 +82,7 @@ def status_command(
                 "models": {"built": models[0] if models else 0, "last": models[1] if models else None},
                 "releases": releases,
                 "incidents": incidents,
+                "alerts": [asdict(item) for item in alerts],
                 "held_back": [item.as_dict() for item in held],
                 "dead_runs": dead,
                 "aborted": [{"kind": kind, "target": target} for kind, target in aborted],
@@ -98,6 +101,8 @@ def status_command(
     if any(incidents.values()):
         told = ", ".join(f"{number} {severity}" for severity, number in incidents.items() if number)
         out.print(f"{sum(incidents.values())} quality incidents are open ({told}; {late} overdue): dopa quality incidents")
+    for transport in alerts:
+        out.print(str(transport), style=None if transport.healthy else "red", markup=False)
     for dataset, item in counts.items():
         if item.get("problem"):
             out.print(f"[red]{dataset}[/]: ", end="")
@@ -129,6 +134,17 @@ def _say_pushes(pushes: list[dict[str, Any]]) -> None:
             if push["status"] == "failed":
                 out.print(f"[red]{push['publication']}[/] was not pushed: ", end="")
                 out.print(push["problem"], markup=False)
+
+
+def _alerts(connection: psycopg.Connection[Any], settings: Settings) -> tuple[list[Standing], list[str]]:
+    """What became of alerts by each configured transport, and what is wrong with the configuration."""
+    from dopa_pipelines.errors import UserError
+    from dopa_pipelines.quality.alerts import standing, transports
+
+    try:
+        return standing(connection, transports(settings)), []
+    except UserError as error:
+        return [], [str(error)]
 
 
 def _receiver() -> tuple[str | None, list[str]]:

@@ -54,6 +54,11 @@ class Standing:
     def healthy(self) -> bool:
         return not self.given_up and self.problem is None
 
+    def __str__(self) -> str:
+        given_up = f", {self.given_up} given up" if self.given_up else ""
+        problem = f" ({self.problem})" if self.problem else ""
+        return f"alerts by {self.transport}: {self.sent} sent, {self.waiting} wait{given_up}{problem}"
+
 
 def collect(connection: Connection, contracts: Mapping[str, Contract], link: Callable[[str], str]) -> int:
     """Note what is to be told: incidents that opened, opened again or whose rows changed within a day; returns how many.

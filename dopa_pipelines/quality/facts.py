@@ -89,7 +89,8 @@ def of_contract(contract: Contract, standard: Standard) -> dict[str, Any]:
         "contract": True,
         # A register of codes is the list itself.
         "code_lists": str(catalogue.get("reference_data")) == "True"
-        or any(column.valid_values or column.reference for column in contract.columns),
+        or any(column.valid_values or column.reference for column in contract.columns)
+        or any(rule.kind in ("values", "reference") for rule in contract.table_rules),
         "linked": bool(contract.references),
         "share_of_columns_defined": round(sum(described) / len(described), 4),
         "source_named": says("data_source"),

@@ -59,7 +59,8 @@ class Settled:
 
 @dataclass(frozen=True)
 class Incident:
-    """An incident as it stands. ``kind``, ``detail``, ``column``: of its last result; ``rows_*``: None if not of rows."""
+    """An incident as it stands. ``result``: its last one, of which ``kind``, ``detail`` and ``column`` are; ``rows_*``: None if
+    not of rows."""
 
     id: int
     dataset: str
@@ -78,6 +79,7 @@ class Incident:
     due_on: date | None
     acknowledged_at: datetime | None
     explanation: str | None
+    result: int
     column: str | None
     value: float | None
     detail: dict[str, Any]
@@ -288,8 +290,8 @@ def _rows(rows: int | None) -> str | None:
 
 _SELECT = """
     select i.id, i.dataset, i.bureau, i.rule, r.kind, i.dimension, i.severity, i.opened_at, i.last_seen_at, i.closed_at,
-        i.rows_first, i.rows_now, i.rows_most, i.owner, i.due_on, i.acknowledged_at, i.explanation, r.column_name as column,
-        r.value, r.detail
+        i.rows_first, i.rows_now, i.rows_most, i.owner, i.due_on, i.acknowledged_at, i.explanation, r.id as result,
+        r.column_name as column, r.value, r.detail
     from quality.incident i
     join quality.result r on r.id = i.last_result
 """

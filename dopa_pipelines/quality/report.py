@@ -156,6 +156,7 @@ def gather(connection: Connection, contracts: Iterable[Contract], *, bureau: str
     """Everything the report says of these datasets. ``bureau``: the scope's name, None for the department."""
     found = standings(connection, contracts)
     names = [item.contract.dataset for item in found]
+    bureaus = sorted({item.contract.bureau for item in found})
     row = connection.execute(
         "select made_at from quality.report where bureau is not distinct from %s order by id desc limit 1", (bureau,)
     ).fetchone()
@@ -170,8 +171,9 @@ def gather(connection: Connection, contracts: Iterable[Contract], *, bureau: str
         changes = [item for item in changes if item.before != item.now]
         counts = connection.execute(
             "select count(*) filter (where opened_at > %(since)s), count(*) filter (where closed_at > %(since)s)"
-            " from quality.incident where dataset = any(%(names)s)",
-            {"since": since, "names": names},
+            " from quality.incident where dataset = any(%(names)s)"
+            " or (dataset like '%%.%%' and (%(all)s or bureau = any(%(bureaus)s)))",
+            {"since": since, "names": names, "all": bureau is None, "bureaus": bureaus},
         ).fetchone()
         opened, closed = (int(counts[0]), int(counts[1])) if counts else (0, 0)
     by_bureau: dict[str, list[Standing]] = {}
@@ -185,7 +187,7 @@ def gather(connection: Connection, contracts: Iterable[Contract], *, bureau: str
         department=_whole("", "กรมการปกครอง", found),
         bureaus=[_whole(name, _bureau_title(items), items) for name, items in by_bureau.items()],
         worst=_worst(connection, names),
-        incidents=_incidents(connection, names),
+        incidents=_incidents(connection, names, None if bureau is None else bureaus),
         since=since,
         changes=changes,
         opened=opened,
@@ -232,11 +234,15 @@ def share_failed(item: store.Kept) -> float | None:
     return item.rows_failed / item.rows_checked
 
 
-def _incidents(connection: Connection, names: Sequence[str]) -> list[Incident]:
+def _incidents(connection: Connection, names: Sequence[str], bureaus: Sequence[str] | None) -> list[Incident]:
+    """Open incidents of these datasets, and of tables built for these bureaus (None: all); what holds others back first, then by
+    due date."""
     rows = connection.execute(
         "select dataset, rule, severity, opened_at, rows_now, owner, due_on from quality.incident"
-        " where closed_at is null and dataset = any(%s) order by due_on nulls last, opened_at, id",
-        (list(names),),
+        " where closed_at is null and (dataset = any(%(names)s)"
+        " or (dataset like '%%.%%' and (%(bureaus)s::text[] is null or bureau = any(%(bureaus)s))))"
+        " order by severity <> 'block', due_on nulls last, opened_at, id",
+        {"names": list(names), "bureaus": None if bureaus is None else list(bureaus)},
     ).fetchall()
     return [Incident(*row) for row in rows]
 

@@ -17,8 +17,7 @@ from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from dopa_pipelines.contracts import Contract
@@ -29,6 +28,7 @@ from dopa_pipelines.lineage.store import graph as recorded_graph
 from dopa_pipelines.quality import store
 from dopa_pipelines.quality.assessment import Answer, read_assessment
 from dopa_pipelines.quality.facts import facts_of
+from dopa_pipelines.quality.places import OfDelivery, places_of
 from dopa_pipelines.quality.standard import FORMULA, OVERALL, Found, Grade, Indicator, Standard, current, grade, mean, parse
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.thai import BANGKOK
@@ -400,20 +400,10 @@ def edition(connection: Connection, formula: str) -> Standard:
 def named_results(connection: Connection, kept: Score) -> list[store.Kept]:
     """The results that an indicator's score names, in their order. Raises ``UserError`` where one is gone."""
     ids: list[int] = kept.why.get("results") or []
-    found = {item.id: item for item in _results(connection, ids)}
+    found = {item.id: item for item in store.named(connection, ids)}
     if gone := [str(id_) for id_ in ids if id_ not in found]:
         raise UserError(f"Score {kept.id} rests on results that are no more in quality.result: {', '.join(gone)}.")
     return [found[id_] for id_ in ids]
-
-
-def _results(connection: Connection, ids: Sequence[int]) -> list[store.Kept]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            "select id, dataset, rule, kind, dimension, indicator, severity, column_name, measured_at, delivery_id, write_id,"
-            " rows_checked, rows_failed, value, passed, detail from quality.result where id = any(%s) order by id",
-            (list(ids),),
-        ).fetchall()
-    return [store.Kept(**row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -421,11 +411,13 @@ class RuleBehind:
     """A rule behind a score, and the rejected rows behind its result: places (file, row), no values.
 
     ``rows``: those that wait for it in the quarantine now; they are fewer than failed then where some were repaired since.
+    ``deliveries``: those of them by delivery.
     """
 
     result: store.Kept
     share: float
     rows: int = 0
+    deliveries: list[OfDelivery] = field(default_factory=list)
     places: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -460,73 +452,23 @@ def explain(connection: Connection, dataset: str, code: str, *, places: int = PL
         return Explained(kept, standard, None, [get(connection, part) for part in kept.why["scores"]])
     rules = []
     for item in named_results(connection, kept):
-        rows, found = _rejected(connection, item, places) if item.rows_failed else (0, [])
-        sampled = [dict(place) for place in item.detail.get("sample") or []]
-        rules.append(RuleBehind(item, _found(item).share, rows, found or sampled))
+        rules.append(_behind(connection, item, places))
     rules.sort(key=lambda item: (item.share, item.result.rule))
     return Explained(kept, standard, standard.indicator(code), [], rules)
 
 
+def failing(connection: Connection, dataset: str, *, places: int = 0) -> list[RuleBehind]:
+    """The rules that a dataset's next score rests on and that fail, with the deliveries of their rows; by indicator, the worst
+    first."""
+    failed = [item for item in results_of(connection, dataset) if not item.passed]
+    found = [_behind(connection, item, places) for item in failed]
+    return sorted(found, key=lambda item: (item.result.indicator or "", item.share, item.result.rule))
+
+
+def _behind(connection: Connection, item: store.Kept, limit: int) -> RuleBehind:
+    found = places_of(connection, item, limit)
+    return RuleBehind(item, _found(item).share, found.rows, found.deliveries, found.places)
+
+
 def _indicators(scores: Iterable[str]) -> list[str]:
     return sorted(code for code in scores if "." in code)
-
-
-_FORMS = ("bad_number", "bad_date", "impossible_date", "bad_check_digit", "bad_length", "bad_pattern", "too_long", "mojibake")
-_LIMITS = ("out_of_range", "future_date")
-_CODES: dict[tuple[str, bool], tuple[str, ...]] = {
-    ("required", True): ("missing",),
-    ("unique", False): ("duplicate_key",),
-    ("values", True): ("not_in_list",),
-    ("reference", True): ("unknown_reference",),
-    ("range", True): _LIMITS,
-    ("range", False): ("out_of_scope",),
-    ("pattern", True): _FORMS,
-    ("pattern", False): ("ragged_line", "undecodable"),
-}
-"""Reason codes of the rows that a rule of each kind rejects, of a column and of the whole row."""
-
-
-def _codes(connection: Connection, item: store.Kept) -> list[str]:
-    if item.kind == "row":
-        return [f"row_rule:{item.rule}"]
-    codes = list(_CODES.get((item.kind, item.column_name is not None), ()))
-    if item.kind == "pattern" and item.column_name:
-        # What has a form has limits, too; a column whose contract states them has a rule for them.
-        limited = connection.execute(
-            "select exists (select from quality.result where dataset = %s and column_name = %s and kind = 'range'"
-            " and severity = 'reject' and delivery_id is not distinct from %s)",
-            (item.dataset, item.column_name, item.delivery_id),
-        ).fetchone()
-        codes += [] if limited and limited[0] else list(_LIMITS)
-    return codes
-
-
-def _rejected(connection: Connection, item: store.Kept, limit: int) -> tuple[int, list[dict[str, Any]]]:
-    """How many rows a rule keeps in the quarantine, of deliveries up to the result's, and where the first of them stand."""
-    codes = _codes(connection, item) if item.severity == "reject" else []
-    if not codes:
-        return 0, []
-    exists = connection.execute("select to_regclass(%s) is not null", (f"quarantine.{item.dataset}",)).fetchone()
-    if not exists or not exists[0]:
-        return 0, []
-    found = connection.execute(
-        sql.SQL(
-            """
-            select count(*) over (), q.id, q.delivery_id, q.file, q.row, array_agg(distinct r ->> 'code')
-            from {} q
-            cross join jsonb_array_elements(q.reasons) r
-            where q.replayed_by is null and r ->> 'code' = any(%(codes)s)
-                and (%(delivery)s::bigint is null or q.delivery_id <= %(delivery)s)
-                and (%(column)s::text is null or r ->> 'column' in (%(column)s, %(column)s || '_year', %(column)s || '_month'))
-            group by q.id, q.delivery_id, q.file, q.row
-            order by q.id
-            limit %(limit)s
-            """
-        ).format(sql.Identifier("quarantine", item.dataset)),
-        {"codes": codes, "delivery": item.delivery_id, "column": item.column_name, "limit": limit},
-    ).fetchall()
-    places = [
-        {"quarantine_id": id_, "delivery": delivery, "file": file, "row": row, "codes": sorted(reasons)}
-        for _, id_, delivery, file, row, reasons in found
-    ]
-    return (int(found[0][0]) if found else 0), places

@@ -118,6 +118,14 @@ def latest(connection: Connection, dataset: str | None = None, *, as_of: datetim
         ).fetchall()
 
 
+def named(connection: Connection, ids: Iterable[int]) -> list[Kept]:
+    """Results by their ids, in the order of those; what is not there is left out."""
+    with connection.cursor(row_factory=class_row(Kept)) as cursor:
+        return cursor.execute(
+            f"select {_COLUMNS} from quality.result where id = any(%s) order by id", (sorted(set(ids)),)
+        ).fetchall()
+
+
 def history(connection: Connection, dataset: str, rule: str, *, limit: int = 1000) -> list[Kept]:
     """The results of one rule, oldest first, at most the ``limit`` last."""
     with connection.cursor(row_factory=class_row(Kept)) as cursor:

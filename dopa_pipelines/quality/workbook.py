@@ -1,7 +1,7 @@
 """The bureau's workbook of open incidents, in Thai: what fails, where, how it is repaired, by whom and until when.
 
 Belongs here: the sheets. Does not belong here: rejected rows as they came, which ``dopa quarantine export`` writes for
-correction: this workbook has no value of a row, only files and row numbers.
+correction: this workbook has files and row numbers, and of the values only those that name nobody.
 """
 
 from __future__ import annotations
@@ -15,20 +15,32 @@ from xlsxwriter.exceptions import XlsxWriterException
 
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import UserError
+from dopa_pipelines.ingest.reasons import meaning
 from dopa_pipelines.quality import repair
 from dopa_pipelines.quality.incidents import Incident, Month
+from dopa_pipelines.quality.places import Places
 from dopa_pipelines.quality.standard import current
 from dopa_pipelines.thai import BANGKOK
 
 SEVERITY_TH: Mapping[str, str] = {"block": "ระงับข้อมูลปลายทาง", "reject": "ไม่รับแถวที่ผิด", "warn": "เตือน"}
+MOST_ROWS = 1_000
+"""Rows that the workbook lists of one incident; the rest is told as a number."""
+_OF_PLACE = ("delivery", "file", "row", "quarantine_id", "codes")
 SHEETS = ("เหตุที่ต้องแก้", "แถวที่ต้องแก้", "สถิติรายเดือน")
 
 
 def write(
-    path: Path, bureau: str, found: Sequence[Incident], contracts: Mapping[str, Contract], months: Sequence[Month], day: date
+    path: Path,
+    bureau: str,
+    found: Sequence[Incident],
+    places: Mapping[int, Places],
+    contracts: Mapping[str, Contract],
+    months: Sequence[Month],
+    day: date,
 ) -> None:
-    """Write the workbook: incidents (most pressing first), samples of their rows, figures by month of the Buddhist era.
+    """Write the workbook: incidents (most pressing first), their rows, figures by month of the Buddhist era.
 
+    ``places``: the rows to repair by result (:attr:`Incident.result`), each with its file, row number and reasons in Thai.
     Raises ``UserError`` where the file cannot be written; then there is none, or the one of before.
     """
     partial = path.with_name(f".{path.name}.part")
@@ -36,7 +48,7 @@ def write(
     options = {"strings_to_formulas": False, "strings_to_numbers": False, "strings_to_urls": False}
     try:
         with xlsxwriter.Workbook(partial, options) as book:
-            _sheets(book, bureau, found, contracts, months, day)
+            _sheets(book, bureau, found, places, contracts, months, day)
         partial.replace(path)
     except (OSError, XlsxWriterException) as error:
         raise UserError(f"{path}: cannot be written ({error}); name another file with --out") from error
@@ -48,6 +60,7 @@ def _sheets(
     book: xlsxwriter.Workbook,
     bureau: str,
     found: Sequence[Incident],
+    places: Mapping[int, Places],
     contracts: Mapping[str, Contract],
     months: Sequence[Month],
     day: date,
@@ -72,7 +85,11 @@ def _sheets(
         [("เลขที่", 8), ("ชุดข้อมูล", 26), ("กฎ", 30), ("มิติคุณภาพ", 22), ("ระดับ", 18), ("แถวที่ผิด", 10), ("พบครั้งแรก", 12),
          ("พบล่าสุด", 12), ("กำหนดแก้", 12), ("ผู้รับผิดชอบ", 26), ("คำอธิบาย", 30), ("วิธีแก้", 70)],
     )  # fmt: skip
-    second = sheet(SHEETS[1], [("เลขที่", 8), ("ชุดข้อมูล", 26), ("กฎ", 30), ("คอลัมน์", 20), ("ไฟล์", 34), ("แถว", 10)])
+    second = sheet(
+        SHEETS[1],
+        [("เลขที่", 8), ("ชุดข้อมูล", 26), ("กฎ", 30), ("คอลัมน์", 20), ("ไฟล์", 34), ("แถว", 10), ("เหตุผล", 44), ("วิธีแก้", 60),
+         ("ค่าประกอบ", 40)],
+    )  # fmt: skip
     row = 0
     for line, item in enumerate(found, 1):
         contract = contracts.get(item.dataset)
@@ -93,16 +110,28 @@ def _sheets(
         first.write_string(
             line, 11, "\n".join(f"{step.th}: {step.command}" if step.command else step.th for step in steps), wrapped
         )
-        for place in item.detail.get("sample", []):
-            if not isinstance(place, Mapping) or "row" not in place:
+        behind = places.get(item.result, Places())
+        for each in behind.places:
+            if "row" not in each:
                 continue
             row += 1
+            reasons = [meaning(code) for code in each.get("codes", ())]
             second.write_number(row, 0, item.id, plain)
             second.write_string(row, 1, name, plain)
             second.write_string(row, 2, item.rule, plain)
             second.write_string(row, 3, item.column or "", plain)
-            second.write_string(row, 4, str(place.get("file") or ""), plain)
-            second.write_number(row, 5, int(place["row"]), plain)
+            second.write_string(row, 4, str(each.get("file") or ""), plain)
+            second.write_number(row, 5, int(each["row"]), plain)
+            second.write_string(row, 6, "; ".join(reason.thai for reason in reasons), wrapped)
+            second.write_string(row, 7, "; ".join(reason.remedy_th for reason in reasons if reason.remedy_th), wrapped)
+            values = [f"{column} {value}" for column, value in each.items() if column not in _OF_PLACE]
+            second.write_string(row, 8, ", ".join(values), wrapped)
+        if behind.rows > len(behind.places):
+            row += 1
+            second.write_number(row, 0, item.id, plain)
+            second.write_string(row, 1, name, plain)
+            more = f"และอีก {behind.rows - len(behind.places):,} แถว: dopa quarantine export {item.dataset}"
+            second.write_string(row, 6, more, plain)
     third = sheet(
         SHEETS[2],
         [("เดือน (พ.ศ.)", 14), ("เหตุที่เปิด", 12), ("แถวที่ผิด", 12), ("เหตุที่ปิด", 12), ("ปิดช้ากว่ากำหนด", 16), ("วันที่ใช้แก้ (เฉลี่ย)", 18),

@@ -6,20 +6,25 @@ import email
 import json
 import socketserver
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from email import policy
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 
+from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.quality import alerts, incidents
 from dopa_pipelines.quality.incidents import Owner
 from dopa_pipelines.settings import Settings
-from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
+from sensors import alerts as sensors
+from tests.integration.conftest import ROOT, Demo
 
 OWNER = Owner("registration", {"reject": "somchai@dopa.example"})
 
@@ -203,6 +208,104 @@ def test_a_failed_run_is_told_once(conn: psycopg.Connection[Any], mail: MailServ
     tell(conn, ways)
     (told,) = [item for item in mail.mails if run in item.get_content()]
     assert told["To"] == "malee@dopa.example" and "a run failed: marts__hotels" in told.get_content()
+
+
+class Silent(socketserver.ThreadingTCPServer):
+    """Takes connections and never says a word, until it is told to go on."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.go_on.wait(30)
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    with Silent() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+
+
+def test_a_receiver_that_hangs_is_left_after_a_while_and_gets_all_when_it_is_back(
+    conn: psycopg.Connection[Any], mail: MailServer, hook: Hook, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {
+        "smtp_url": f"smtp://127.0.0.1:{mail.server_address[1]}",
+        "alert_webhook": f"http://127.0.0.1:{hook.server_address[1]}",
+    }
+    tell(conn, at(Settings(), **there))
+    mail.mails.clear()
+    monkeypatch.setattr(alerts, "TIMEOUT_SECONDS", 0.3)
+    port = silent.server_address[1]
+    hangs = at(Settings(), smtp_url=f"smtp://127.0.0.1:{port}", alert_webhook=f"http://127.0.0.1:{port}")
+    name = fails(conn, 6)
+    began = time.monotonic()
+    assert tell(conn, hangs) == 0
+    assert time.monotonic() - began < 5
+    waiting = {item.transport: (item.waiting, bool(item.problem)) for item in alerts.standing(conn, hangs)}
+    assert waiting == {"mail": (1, True), "webhook": (1, True)}
+
+    conn.execute("update quality.alert_transport set pause_until = null")
+    monkeypatch.setattr(alerts, "TIMEOUT_SECONDS", 10.0)
+    assert tell(conn, at(Settings(), **there)) == 2
+    assert [name in item.get_content() for item in mail.mails] == [True]
+    assert [alert["dataset"] for item in hook.got for alert in item["alerts"] if alert.get("dataset") == name] == [name]
+
+
+def test_dagsters_sensors_tell_of_failing_checks_and_failed_runs(
+    conn: psycopg.Connection[Any], settings: Settings, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing check fails no run, so the first sensor tells of it; of a run that failed, the second, without the exception."""
+    smtp = _Secret(f"smtp://127.0.0.1:{mail.server_address[1]}")
+    told_by = settings.model_copy(update={"smtp_url": smtp, "contracts": ROOT / "assets"})
+    monkeypatch.setattr(sensors, "load_settings", lambda: told_by)
+    each, failed_runs = sensors.alert_sensors()
+    name = fails(conn, 9)
+
+    @dg.op
+    def breaks() -> None:
+        raise ValueError("1101700203451 is no number of a house")
+
+    @dg.job
+    def broken() -> None:
+        breaks()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = broken.execute_in_process(instance=instance, raise_on_error=False)
+        context = dg.build_run_status_sensor_context(
+            sensor_name="failed_runs", dagster_event=run.get_run_failure_event(), dagster_instance=instance,
+            dagster_run=run.dagster_run,
+        )  # fmt: skip
+        failed_runs(context.for_run_failure())
+        skipped = each(dg.build_sensor_context(instance=instance))
+    assert isinstance(skipped, dg.SkipReason) and "0 wait" in str(skipped.skip_message)
+    texts = {str(item["To"]): item.get_content() for item in mail.mails}
+    assert f"{name}: sex_required fails for 9 rows" in texts[OWNER.by_severity["reject"]]
+    stewards = {item.name for made in load_contracts(ROOT / "assets") for item in made.team if item.role == "technical_steward"}
+    assert stewards and all(f"runs/{run.run_id}" in texts[steward] and "breaks" in texts[steward] for steward in stewards)
+    assert not any("1101700203451" in text for text in texts.values())
+
+
+def test_status_tells_of_alerts_that_wait_and_why(own_demo: Demo) -> None:
+    nobody = "smtp://127.0.0.1:1"
+    with open_warehouse(own_demo.settings) as warehouse:
+        sensors.tell(warehouse, own_demo.settings.model_copy(update={"smtp_url": _Secret(nobody)}))
+    told = json.loads(own_demo.dopa("status", "--json", DOPA_SMTP_URL=nobody).stdout)
+    (stands,) = told["alerts"]
+    assert stands["waiting"] == sum(told["incidents"][severity] for severity in incidents.SEVERITIES) > 0
+    assert (stands["sent"], stands["transport"]) == (0, "mail") and "ConnectionRefused" in stands["problem"]
+    shown = own_demo.dopa("status", DOPA_SMTP_URL=nobody, COLUMNS="200").stdout
+    assert f"alerts by mail: 0 sent, {stands['waiting']} wait" in shown
+    # Nothing configured, nothing waits.
+    assert json.loads(own_demo.dopa("status", "--json").stdout)["alerts"] == []
+    wrong = own_demo.dopa("status", DOPA_SMTP_URL="mail.example.go.th")
+    assert "DOPA_SMTP_URL must be an address" in wrong.stdout + wrong.stderr
 
 
 @pytest.mark.parametrize(("name", "value"), [("smtp_url", "mail.example"), ("alert_webhook", "ftp://example")])

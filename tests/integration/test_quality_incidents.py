@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -16,8 +18,10 @@ import pytest
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.demo import AnswerKey
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.quality import incidents
+from dopa_pipelines.quality import incidents, workbook
+from dopa_pipelines.quality.checking import check
 from dopa_pipelines.quality.incidents import Owner
+from dopa_pipelines.quality.places import OfDelivery, Places
 from dopa_pipelines.quality.rules import rules_of
 from dopa_pipelines.thai import BANGKOK
 from dopa_pipelines.warehouse import Role, Warehouse
@@ -148,6 +152,39 @@ def test_errors_and_time_to_repair_by_bureau_and_month(conn: psycopg.Connection[
     assert (december.opened, december.closed, december.days_to_repair, december.open_at_end) == (0, 0, None, 1)
 
 
+def test_incidents_follow_what_is_delivered(table: Any, conn: psycopg.Connection[Any]) -> None:
+    """From deliveries alone: rows rejected, a rule of the table that fails, a delivery refused; what repairs them closes them."""
+    columns = [
+        {"name": "k", "required": True, "primaryKey": True, "primaryKeyPosition": 1},
+        {"name": "n", "logicalType": "integer", "physicalType": "integer", "required": True},
+    ]
+    small = {
+        "name": "n_small", "type": "custom", "engine": "dopa", "dimension": "consistency", "severity": "warn",
+        "implementation": {"rule": "condition", "expression": "n < 10"},
+        "customProperties": [{"property": "nationalDimension", "value": "consistency"}],
+    }  # fmt: skip
+    made = table("incidents_follow", columns, quality=[small], load={"mode": "replace", "maxRejectedPercent": 50})
+
+    def delivered(text: str, name: str) -> dict[str, tuple[str, int | None]]:
+        check(made.warehouse, made.contract, [made.deliver("k,n\n" + text, name)])
+        return {item.rule: (item.severity, item.rows_now) for item in incidents.incidents(conn, "incidents_follow")}
+
+    assert delivered("a,1\nb,x\nc,\nd,y\ne,20\nf,2\ng,3\n", "one.csv") == {
+        "n_format": ("reject", 2), "n_required": ("reject", 1), "n_small": ("warn", 1),
+    }  # fmt: skip
+    # Refused whole: what was there stays, and so do its incidents.
+    refused = delivered("a,x\nb,x\nc,x\nd,x\n", "two.csv")
+    assert refused["delivery_accepted"] == ("block", 4)
+    assert (refused["n_format"], refused["n_small"]) == (("reject", 2), ("warn", 1))
+    assert delivered("a,1\nb,x\nc,1\nd,1\ne,2\nf,2\ng,3\n", "three.csv") == {"n_format": ("reject", 1)}
+    assert delivered("a,1\nb,1\nc,1\nd,1\ne,2\nf,2\ng,4\n", "four.csv") == {}
+    closed = {item.rule: item.rows_most for item in incidents.incidents(conn, "incidents_follow", closed=True)}
+    assert closed == {"n_format": 2, "n_required": 1, "n_small": 1, "delivery_accepted": 4}
+    told = [event.action for item in incidents.incidents(conn, "incidents_follow", closed=True) if item.rule == "n_format"
+            for event in incidents.events(conn, item.id)]  # fmt: skip
+    assert told == ["opened", "seen", "closed"]
+
+
 # The demo department
 
 
@@ -196,10 +233,34 @@ def test_the_bureau_gets_a_workbook(own_demo: Demo, standing: list[dict[str, Any
     listed = sheets["เหตุที่ต้องแก้"]
     mine = {item["id"]: item for item in standing if item["bureau"] == "registration"}
     assert dict(zip(listed["เลขที่"], listed["แถวที่ผิด"], strict=True)) == {number: item["rows_now"] for number, item in mine.items()}
-    assert set(sheets["แถวที่ต้องแก้"]["เลขที่"]) <= set(mine)
+    # Every planted row of the bureau is in it, by file and number, with the incident whose count it is part of.
+    key = AnswerKey.read(own_demo.settings.demo_path)
+    of_bureau = {item.dataset for item in load_contracts(own_demo.settings.contracts) if item.bureau == "registration"}
+    rows = sheets["แถวที่ต้องแก้"]
+    planted = sorted((item.file, item.row) for item in key.defects if item.dataset in of_bureau)
+    assert sorted(zip(rows["ไฟล์"], rows["แถว"], strict=True)) == planted
+    assert Counter(rows["เลขที่"]) == {number: item["rows_now"] for number, item in mine.items()}
+    assert rows["เหตุผล"].null_count() == 0 and rows["วิธีแก้"].null_count() == 0
     assert sheets["สถิติรายเดือน"]["เหตุที่เปิด"].sum() == len(mine)
     wrong = own_demo.dopa("quality", "incidents", "export", "--bureau", "registrations")
     assert wrong.returncode == 2 and "did you mean" in wrong.stderr
+
+
+def test_the_workbook_says_how_many_more_there_are_and_makes_no_formula_of_a_file_name(
+    conn: psycopg.Connection[Any], dataset: str, tmp_path: Path
+) -> None:
+    incidents.settle(conn, [result(conn, dataset, 1500)], OWNER)
+    item = only(conn, dataset)
+    place = {"delivery": 7, "file": "=cmd|' /C calc'!A0", "row": 4, "codes": ["missing"], "province_code": "=1+1"}
+    behind = Places(1500, [OfDelivery(7, "=cmd", 1500)], [place])
+    path = tmp_path / "book.xlsx"
+    workbook.write(path, "registration", [item], {item.result: behind}, {}, [], date(2025, 12, 1))
+    rows = pl.read_excel(path, sheet_name="แถวที่ต้องแก้")
+    assert rows["ไฟล์"].to_list() == [place["file"], None]
+    assert rows["ค่าประกอบ"][0] == "province_code =1+1"
+    assert "และอีก 1,499 แถว" in rows["เหตุผล"][1]
+    with zipfile.ZipFile(path) as book:
+        assert not any(b"<f>" in book.read(name) for name in book.namelist() if name.startswith("xl/worksheets/"))
 
 
 def test_from_the_command_line(own_demo: Demo, standing: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """Scores in a real warehouse: kept once for a write, worked out again to the same, explained down to the rows; the report."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
@@ -8,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.contracts.model import TeamMember
+from dopa_pipelines.demo import AnswerKey
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.quality import report, scores, store
+from dopa_pipelines.quality import incidents, report, scores, store
 from dopa_pipelines.quality.assessment import Answer
 from dopa_pipelines.quality.standard import current, parse
-from dopa_pipelines.warehouse import Role, Warehouse
+from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
+from tests.integration.conftest import Demo
 
 DAY = date(2026, 11, 25)
 COLUMNS = [
@@ -134,6 +138,56 @@ def test_a_score_is_explained_down_to_the_rows(table: Callable[..., Any], connec
         scores.explain(connection, "never_delivered", "2")
 
 
+def test_rows_of_a_delivery_that_another_replaced_explain_nothing(table: Callable[..., Any], connection: Any) -> None:
+    made = delivered(table, connection, "scored_anew")
+    again = made.deliver("code,amount\na,1\nb,2\nc,3\nd,y\n", "second.csv", accept_shrink=True)
+    store.keep(
+        connection, [result("scored_anew", "amount_format", "pattern", "2.2", 4, 1, "amount")], delivery=again.delivery,
+        write=again.write,
+    )  # fmt: skip
+    (rule,) = scores.failing(connection, "scored_anew", places=10)
+    assert [(item.delivery, item.file, item.rows) for item in rule.deliveries] == [(again.delivery, "second.csv", 1)]
+    assert [(place["file"], place["row"]) for place in rule.places] == [("second.csv", 5)]
+
+
+def test_every_score_of_the_demo_is_explained_by_the_rows_that_were_planted(demo: Demo) -> None:
+    """The rows behind a dataset's indicators are those of the generator's key, all and no others, each with its reason."""
+    key = AnswerKey.read(demo.settings.demo_path)
+    with open_warehouse(demo.settings) as warehouse, warehouse.connect(Role.LOADER) as connection:
+        for contract in load_contracts(demo.settings.contracts):
+            name = contract.dataset
+            planted = {(item.file, item.row, item.reason) for item in key.defects if item.dataset == name}
+            found = set()
+            for code, score in scores.latest(connection, name).items():
+                told = scores.explain(connection, name, code, places=10_000)
+                assert [part.id for part in told.parts] == score.why.get("scores", [])
+                for rule in told.rules:
+                    if rule.result.severity != "reject" or rule.result.passed:
+                        continue
+                    assert rule.rows == rule.result.rows_failed == len(rule.places) == sum(item.rows for item in rule.deliveries)
+                    found |= {(place["file"], place["row"], reason) for place in rule.places for reason in place["codes"]}
+            assert found == planted, name
+            assert planted
+
+
+def test_the_command_line_tells_rules_deliveries_and_rows(demo: Demo) -> None:
+    key = AnswerKey.read(demo.settings.demo_path)
+    told = json.loads(demo.dopa("quality", "birth_event", "--json").stdout)
+    by_file: dict[str, int] = {}
+    for rule in told["failing"]:
+        assert rule["incident"] and rule["rows_failed"] == sum(item["rows"] for item in rule["deliveries"])
+        for item in rule["deliveries"]:
+            by_file[item["file"]] = by_file.get(item["file"], 0) + item["rows"]
+    planted = [item.file for item in key.defects if item.dataset == "birth_event"]
+    assert by_file == {file: planted.count(file) for file in planted}
+    shown = demo.dopa("quality", "birth_event", COLUMNS="160").stdout
+    assert "rules that fail" in shown and all(rule["rule"] in shown for rule in told["failing"])
+    down = demo.dopa("quality", "birth_event", "--explain", "1.3").stdout
+    (sex,) = [rule for rule in told["failing"] if rule["rule"] == "sex_required"]
+    place = next(item for item in key.defects if item.file == sex["deliveries"][0]["file"] and item.reason == "missing")
+    assert f"file {place.file}, row {place.row}, " in down
+
+
 def test_a_rule_that_left_the_contract_counts_no_more(table: Callable[..., Any], connection: Any) -> None:
     made = delivered(table, connection, "scored_less")
     again = made.deliver("code,amount\na,1\nb,2\n", "second.csv", accept_shrink=True)
@@ -180,11 +234,22 @@ def test_the_report_is_one_page_that_says_what_changed(table: Callable[..., Any]
     assert [item.rule for item in first.worst if item.dataset == "reported"] == ["amount_format", "amount_required"]
     report.keep(connection, "reported_test", "tester")
     connection.commit()
+    # What fails of a table that is built for the bureau is the bureau's, too; another bureau's is not.
+    for bureau, rule in ((hostile.bureau, "sum_is_right"), ("another_bureau", "not_mine")):
+        (failed,) = store.keep(
+            connection, [store.Result(f"marts.{rule}", rule, "sql", "consistency", "block", False, 10, 3)]
+        )  # fmt: skip
+        incidents.settle(connection, [failed], incidents.Owner(bureau, {"block": "t@dopa.example"}))
     scores.score(connection, hostile, {"3.1": ANSWER, "3.2": replace(ANSWER, indicator="3.2", level=4)}, day=DAY)
     second = report.gather(connection, [hostile], bureau="reported_test")
     (change,) = second.changes
     assert change.difference is not None
     assert change.difference == pytest.approx((66.667 + 100) / 2 / 5, abs=0.01)
+    assert (second.opened, second.closed) == (1, 0)
+    assert [(item.dataset, item.rows) for item in second.incidents if item.dataset.startswith("marts.")] == [
+        ("marts.sum_is_right", 3)
+    ]
+    assert "marts.not_mine" in {item.dataset for item in report.gather(connection, [hostile]).incidents}
     page = report.as_html(second)
     parsed = _Tags()
     parsed.feed(page)

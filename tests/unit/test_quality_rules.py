@@ -10,8 +10,11 @@ import pytest
 from dopa_pipelines.contracts import Contract, Contracts, load_contracts
 from dopa_pipelines.contracts.model import Limit
 from dopa_pipelines.documents import DocumentError
+from dopa_pipelines.quality.facts import of_contract
 from dopa_pipelines.quality.measure import explain, stability_index
+from dopa_pipelines.quality.places import _CODES
 from dopa_pipelines.quality.rules import measured_rules, problems, rules_of
+from dopa_pipelines.quality.standard import current
 
 ROOT = Path(__file__).resolve().parents[2]
 ELEVEN = load_contracts(ROOT / "assets")
@@ -185,6 +188,12 @@ def test_the_eleven_have_rules_in_every_dimension_that_is_measured() -> None:
         assert len(set(names)) == len(names)
         assert {rule.dimension for rule in rules} >= {"accuracy_completeness", "consistency", "timeliness"}
         assert {rule.dimension for rule in rules if rule.measured} >= {"accuracy_completeness", "consistency", "timeliness"}
+        # Each indicator that the standard works out of rules; what refers to nothing cannot conflict with it (2.4).
+        of_rules = {item.code for item in current().indicators if any(way.way == "share" for way in item.ways)}
+        assert of_rules == {"1.3", "2.2", "2.3", "2.4", "2.5"}
+        stands_alone = not contract.references and not any(item.datasets for item in contract.table_rules)
+        assert {rule.indicator for rule in rules} >= of_rules - ({"2.4"} if stands_alone else set()), contract.dataset
+        assert {rule.indicator for rule in rules} >= {"1.2", "2.1", "4.1"}, contract.dataset
         for rule in rules:
             if rule.measured:
                 assert rule.description and rule.description_th, f"{contract.dataset}.{rule.name}"
@@ -193,6 +202,25 @@ def test_the_eleven_have_rules_in_every_dimension_that_is_measured() -> None:
         "required", "unique", "pattern", "range", "values", "reference", "compare", "total", "freshness", "volume",
         "distribution", "rows", "schema", "agreement", "row",
     }  # fmt: skip
+
+
+def test_a_code_list_counts_whether_rows_are_rejected_by_it_or_counted(make_contract: Any) -> None:
+    listed = {"metric": "invalidValues", "name": "listed", "mustBe": 0, "arguments": {"validValues": ["a", "b"]}}
+
+    def has_lists(rules: list[dict[str, Any]]) -> Any:
+        columns = [COLUMNS[0] | {"quality": [rule | STATED for rule in rules]}, *COLUMNS[1:]]
+        return of_contract(make_contract("ruled", columns), current())["code_lists"]
+
+    assert not has_lists([])
+    assert has_lists([listed]) and has_lists([listed | {"severity": "warn"}])
+
+
+def test_rows_behind_a_rule_are_found_by_its_own_reasons() -> None:
+    """What a rule rejects is known of its kind alone, so that results of older contracts can be explained."""
+    for rule in (rule for contract in ELEVEN for rule in rules_of(contract) if rule.codes and rule.kind != "row"):
+        known = set(_CODES[rule.kind, rule.column is not None])
+        assert set(rule.codes) - known in (set(), {"out_of_range", "future_date"}), rule.name
+        assert known <= set(rule.codes), rule.name
 
 
 def test_rules_of_one_table_are_one_scan(make_contract: Any) -> None:
