@@ -145,8 +145,8 @@ def test_status_json(demo: Any) -> None:
     assert said["lineage_proof"]["anchored_seq"] == said["lineage_proof"]["seals"] > 0
 
 
-def test_publish_again_releases_nothing(demo: Any) -> None:
-    said = json.loads(demo.dopa("publish", "--json").stdout)
+def test_publish_again_releases_nothing(own_demo: Any) -> None:
+    said = json.loads(own_demo.dopa("publish", "--json").stdout)
     assert {release["status"] for release in said["releases"]} == {"unchanged"}
     assert len(said["releases"]) == len(list((ROOT / "assets" / "open_data").glob("*.yaml")))
 

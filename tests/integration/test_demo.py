@@ -44,8 +44,8 @@ def test_it_says_what_it_did(demo: Any) -> None:
     assert "✗" not in demo.output
 
 
-def test_run_again_it_finds_nothing_new(demo: Any) -> None:
-    again = demo.dopa("demo", "--persons", "2000")
+def test_run_again_it_finds_nothing_new(own_demo: Any) -> None:
+    again = own_demo.dopa("demo", "--persons", "2000")
     assert again.returncode == 0
     assert "nothing new" in again.stderr
 

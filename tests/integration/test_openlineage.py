@@ -25,6 +25,7 @@ from dopa_pipelines.publishing.publication import load_publications
 from dopa_pipelines.publishing.releases import publish
 from dopa_pipelines.warehouse import Role, Warehouse, open_warehouse
 from dopa_pipelines.warehouse.work import Work, end_dead_work, new_work, without_values
+from tests.integration.conftest import Demo, _copy
 from tests.lineage.published import faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,13 @@ def by_run(events: list[Event]) -> dict[str, list[str]]:
 
 def kind(event: Event) -> str:
     return str(event["job"]["facets"]["jobType"]["jobType"])
+
+
+@pytest.fixture(scope="module")
+def demo(_made: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A demo of this file's own: what other tests record in the session's one is no event of the demo's run."""
+    folder, output = _made
+    return Demo(_copy(folder / "pristine", tmp_path_factory.mktemp("events") / "state"), output)
 
 
 @pytest.fixture(scope="module")
