@@ -349,7 +349,7 @@ def test_a_column_that_was_renamed_is_followed_by_what_was_made_of_it(warehouse:
 
 def test_a_row_rule_decides_by_its_columns_which_rows_come_in(warehouse: Warehouse, table: Callable[..., Any]) -> None:
     name = f"g{uuid.uuid4().hex[:8]}"
-    rule = {"name": "ended after it began", "type": "custom", "engine": "polars", "implementation": "ended >= began"}
+    rule = {"name": "ended_after_it_began", "type": "custom", "engine": "polars", "implementation": "ended >= began"}
     columns = [{"name": "began", "physicalName": "เริ่ม"}, {"name": "ended"}, {"name": "n"}]
     here = Department(warehouse, table(name, columns, quality=[rule]), name)
     assert here.table.deliver("เริ่ม,ended,n\n1,2,x\n3,2,y\n").rows_quarantined == 1
