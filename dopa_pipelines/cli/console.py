@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
+import orjson
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +18,8 @@ err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() el
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output, for machines."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+    sys.stdout.write(orjson.dumps(value, default=str, option=options).decode() + "\n")
 
 
 def fail(message: str) -> None:

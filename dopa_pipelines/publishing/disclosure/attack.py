@@ -22,6 +22,8 @@ from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
 
 TINY = 1e-6
 """Differences below this are the solver's."""
+IDLE = 5
+"""Programs in a row that prove nothing new before others are tried."""
 PATIENCE = 5000
 """Nodes that one integer program may take; what is open then counts as disclosed."""
 
@@ -76,13 +78,16 @@ def solver_of(
 class Program:
     """Moves y of some variables with A y = 0 and bounds, and the best of them for a given objective."""
 
-    def __init__(self, relations: tuple[Ints, Ints, Floats], lower: Floats, upper: Floats) -> None:
+    def __init__(self, relations: tuple[Ints, Ints, Floats], lower: Floats, upper: Floats, *, primal: bool = False) -> None:
+        """``primal``: mostly the objective changes from one program to the next, not the bounds."""
         self.count = len(lower)
         self.lower, self.upper = lower.copy(), upper.copy()
         self._all = np.arange(self.count, dtype=np.int32)
         self._relations = relations
         self._solver = solver_of(relations, self.lower, self.upper)
         self._solver.setOptionValue("presolve", "off")
+        if primal:
+            self._solver.setOptionValue("simplex_strategy", 4)
 
     def bound(self, which: Ints, lower: Floats | float, upper: Floats | float) -> None:
         """New bounds of some variables."""
@@ -175,7 +180,6 @@ class Attacker:
         up: Floats | None = None,
         seed: int = 1,
         patient: bool = True,
-        closed: bool = False,
     ) -> None:
         self.variables, self.needs, self.whole = variables, needs, whole
         self.hidden = hidden.copy()
@@ -186,7 +190,7 @@ class Attacker:
         self._up = np.full(len(variables), needs.reach) if up is None else up[variables]
         # Cells that may fall far need not for a proof, but what they free may.
         lower, upper = self._bounds(hidden)
-        self.program = Program(system.part(variables, closed=closed), lower, upper)
+        self.program = Program(system.part(variables), lower, upper, primal=True)
         self._points = np.zeros((8, len(variables)), dtype=np.float64)
         self._held = 0
         self.low = np.zeros(len(variables))
@@ -275,7 +279,7 @@ class Attacker:
             return np.flatnonzero(self.open())
         failed = []
         for at in np.flatnonzero(self.open()):
-            if self.open()[at] and not self._stretch(int(at)):
+            if self.open()[at] and not self.stretch(int(at)):
                 failed.append(int(at))
         return np.array(failed, dtype=np.int64)
 
@@ -294,10 +298,21 @@ class Attacker:
                 return
             self.learn(move)
             idle = idle + 1 if int(self.open().sum()) == before else 0
-            if idle > 5:
+            if idle > IDLE:
                 return
 
-    def _stretch(self, at: int) -> bool:
+    def push(self, at: int) -> None:
+        """A program for one variable, each way that can help, fractions left aside."""
+        for sign in (1.0, -1.0):
+            if not self.open()[at] or (sign < 0 and self.high[at] + self._down[at] < self.needs.width[at] - TINY):
+                return
+            objective = np.zeros(len(self.variables))
+            objective[at] = sign
+            move = self.program.best(objective)
+            if move is not None:
+                self.learn(move)
+
+    def stretch(self, at: int) -> bool:
         """Programs for one variable, both ways; whole-number ones where fractions leave it open."""
         needs = self.needs
         reached = {}
@@ -449,8 +464,11 @@ class Attacker:
                 ends.append(0.0)
                 continue
             end = float(move[at])
-            if self.whole and not self.learn(move):
-                whole, known = self.program.best_whole(objective)
-                end = float(whole[at]) if whole is not None and known else float(np.trunc(end + np.sign(end) * 1e-6))
+            if self.whole:
+                if self.learn(move):
+                    end = round(end)
+                else:
+                    whole, known = self.program.best_whole(objective)
+                    end = float(whole[at]) if whole is not None and known else float(np.trunc(end + np.sign(end) * 1e-6))
             ends.append(end)
         return ends[0], ends[1]

@@ -17,6 +17,7 @@ from dopa_pipelines.publishing.disclosure.rules import Sensitivity
 from dopa_pipelines.publishing.disclosure.sweep import Parts, sweep
 from dopa_pipelines.publishing.disclosure.system import System, _labels, reduce
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, Ints
+from dopa_pipelines.publishing.disclosure.workers import ALONE, Workers
 
 EXACT = 400
 """Up to this many hidden variables every interval is solved exactly; beyond, it is what was proven, which may be too narrow."""
@@ -87,20 +88,25 @@ def audit(
     lower: Floats,
     *,
     whole: bool,
-    processes: int = 1,
-    claimed: tuple[Ints, Moves] | None = None,
+    workers: Workers = ALONE,
+    claimed: tuple[Ints, Moves, Moves] | None = None,
 ) -> Audit:
     """Attack a suppression pattern. ``hidden`` cells are not published; ``demanded`` ones must not be told; ``known`` ones are
     known from elsewhere, ``lower`` is what a hidden cell reaches at least. ``claimed``: a cell of each of some variables, and
-    moves of these that are said to leave what is published as it is; they are believed after they were checked."""
+    moves of these that are said to leave what is published as it is, short ones and long ones; they are believed after they were
+    checked."""
     system = reduce(cells, ~hidden | known, lower)
     needs = needs_of(cells, system, sensitive, demanded, whole)
     everything = np.ones(system.count, dtype=bool)
     proven = Proven.nothing(system.count)
+    parts = Parts.of(cells, system)
     if claimed is not None and whole:
-        moves = claimed[1].renamed(system.variable[claimed[0]]).sound(system, everything, np.inf)
-        proven.learn(moves, needs, everything)
-    found = sweep(system, needs, everything, whole, Parts.of(cells, system), processes=processes, proven=proven)
+        # Most of what single contributors cannot tell is shown by cubes, which are found in no time.
+        parts.grid.prove(needs, everything, needs.reach, proven, whole=whole, walk=False)
+        for moves, persons in ((claimed[1], True), (claimed[2], False)):
+            checked = moves.renamed(system.variable[claimed[0]]).sound(system, everything, np.inf)
+            proven.learn(checked, needs, everything, persons=persons)
+    found = sweep(system, needs, everything, whole, parts, workers=workers, proven=proven)
     low, high = np.full(len(cells), np.nan), np.full(len(cells), np.nan)
     exact = system.count <= EXACT
     if exact:
@@ -112,15 +118,18 @@ def audit(
     low[secret[moving]] += found.low[variable[moving]]
     high[secret[moving]] += found.high[variable[moving]]
     high[high - np.nan_to_num(cells.value) >= FAR * 0.999] = np.inf
-    failed = np.zeros(system.count, dtype=bool)
+    # The last is that of cells that are no variable.
+    failed = np.zeros(system.count + 1, dtype=bool)
     failed[found.failed] = True
     told = dict(found.told[:, ::-1].tolist())
-    told_by = np.full(system.count, -1, dtype=np.int64)
+    told_by = np.full(system.count + 1, -1, dtype=np.int64)
     for at, person in told.items():
         told_by[at] = person
     disclosed = []
     told_cells = np.zeros(len(cells), dtype=bool)
-    for at in secret[demanded[secret]]:
+    asked = secret[demanded[secret]]
+    lost = (system.variable[asked] < 0) | failed[system.variable[asked]] | (told_by[system.variable[asked]] >= 0)
+    for at in asked[lost]:
         at_variable = system.variable[at]
         interval = [_plain(float(low[at])), _plain(float(high[at]))]
         entry: dict[str, Any] = {"cell": cells.code(int(at)), "value": _plain(float(cells.value[at])), "interval": interval}

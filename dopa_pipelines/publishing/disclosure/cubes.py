@@ -24,7 +24,7 @@ MOST = 4_000
 """Combinations of the other dimensions' codes that are tried."""
 PLACES = 40_000_000
 """A dense table of more places is not looked at."""
-WALKS = 24
+WALKS = 6
 STEPS = 400
 
 Vector = tuple[tuple[int, ...], tuple[int, ...]]
@@ -149,8 +149,9 @@ class Grid:
             sound = (system.marks(len(cells))[corners] * sign).sum(axis=1) == 0
         return Cubes(corners[sound], sign[sound], np.searchsorted(block[which[sound]], np.arange(blocks + 1)))
 
-    def prove(self, needs: Needs, hidden: Bools, up: Floats | float, proven: Proven, *, whole: bool) -> None:
-        """What cubes and walks along them prove."""
+    def prove(self, needs: Needs, hidden: Bools, up: Floats | float, proven: Proven, *, whole: bool, walk: bool = True) -> None:
+        """What cubes and walks along them prove. Where walks led is kept among ``proven.walks``, single cubes are not: they are
+        found again at once."""
         cubes = self.cubes(hidden)
         if cubes is None:
             return
@@ -169,13 +170,21 @@ class Grid:
                 (sign[use] * room[use][:, None])[at].astype(np.float64),
             )
             proven.learn(moves, needs, hidden)
-        self._walk(cubes, needs, hidden, top, proven, whole)
+        if walk and proven.open(needs, hidden).any():
+            self._walk(cubes, needs, hidden, top, proven, whole)
 
     def _walk(self, cubes: Cubes, needs: Needs, hidden: Bools, top: Floats, proven: Proven, whole: bool) -> None:
         """Climb along random cubes of every block towards tables in which the cells that are open lie far away."""
         random = np.random.default_rng(1)
         size = np.diff(cubes.start)
         first, size = cubes.start[:-1][size > 0], size[size > 0]
+        block = np.full(len(hidden), -1, dtype=np.int64)
+        used = cubes.sign != 0
+        block[cubes.corner[used]] = np.broadcast_to(
+            np.repeat(np.arange(len(cubes.start) - 1), np.diff(cubes.start))[:, None], used.shape
+        )[used]
+        order = np.argsort(block, kind="stable")
+        order = order[block[order] >= 0]
         down = self.system.down
         for _ in range(WALKS):
             target = proven.open(needs, hidden)
@@ -191,5 +200,14 @@ class Grid:
                     room = np.floor(room + 1e-9)
                 use = sign != 0
                 moved[corner[use]] = (now + sign * room[:, None])[use]
+            better = (moved < proven.low) | (moved > proven.high)
             np.minimum(proven.low, moved, out=proven.low)
             np.maximum(proven.high, moved, out=proven.high)
+            # What moved in one block is a move by itself.
+            worth = np.zeros(len(cubes.start), dtype=bool)
+            worth[block[better & target]] = True
+            at = order[(moved[order] != 0) & worth[block[order]]]
+            if len(at):
+                rows = block[at]
+                start = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1], [True]]))
+                proven.walks.append(Moves(start, at, moved[at]))

@@ -95,13 +95,15 @@ class Proven:
     """What is proven of each variable of a system; it holds for as long as hidden ones stay hidden.
 
     ``low`` and ``high``: movement. ``pending``: the single contributors that may still tell a variable; missing where nothing
-    is known of them. ``moves``: what it rests on, as far as it may be handed on.
+    is known of them. ``moves``: what it rests on, as far as it may be handed on; ``walks``: moves with so many variables that
+    they leave nobody's cells out.
     """
 
     low: Floats
     high: Floats
     pending: dict[int, set[int]]
     moves: list[Moves] = field(default_factory=list)
+    walks: list[Moves] = field(default_factory=list)
 
     @staticmethod
     def nothing(count: int) -> Proven:
@@ -122,18 +124,20 @@ class Proven:
         found[[at for at, persons in self.pending.items() if not persons]] = False
         return found
 
-    def learn(self, moves: Moves, needs: Needs, hidden: Bools) -> None:
-        """Take moves that are sound as proofs."""
+    def learn(self, moves: Moves, needs: Needs, hidden: Bools, *, persons: bool = True) -> None:
+        """Take moves that are sound as proofs; ``persons``: also of what single contributors cannot tell."""
         if not len(moves):
             return
         np.minimum.at(self.low, moves.index, moves.value)
         np.maximum.at(self.high, moves.index, moves.value)
-        rows, persons = moves.rows, needs.person[moves.index]
+        if not persons:
+            return
+        rows, who_moves = moves.rows, needs.person[moves.index]
         asked = self.unsure(needs, hidden)[moves.index]
         cell, of = moves.index[asked], rows[asked]
         # Who is in all moves of a cell may tell it; anybody else cannot.
-        there = persons >= 0
-        pair = np.unique(rows[there] * np.int64(len(hidden)) + persons[there])
+        there = who_moves >= 0
+        pair = np.unique(rows[there] * np.int64(len(hidden)) + who_moves[there])
         at, who = pair // len(hidden), pair % len(hidden)
         start = np.searchsorted(at, np.arange(len(moves) + 1))
         lengths = start[of + 1] - start[of]

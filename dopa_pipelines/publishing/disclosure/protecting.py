@@ -18,10 +18,12 @@ from dopa_pipelines.publishing.disclosure import RESERVED, cell_key, rounding
 from dopa_pipelines.publishing.disclosure.audit import Audit, _plain, audit, needs_of
 from dopa_pipelines.publishing.disclosure.proof import Moves
 from dopa_pipelines.publishing.disclosure.rules import Rule, sensitivity
-from dopa_pipelines.publishing.disclosure.suppression import Problem, suppress
+from dopa_pipelines.publishing.disclosure.search import Problem
+from dopa_pipelines.publishing.disclosure.suppression import suppress
 from dopa_pipelines.publishing.disclosure.sweep import Parts
 from dopa_pipelines.publishing.disclosure.system import reduce
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Family, Floats, Ints, Table, build, nodes_of
+from dopa_pipelines.publishing.disclosure.workers import WORTH, Workers
 
 Method = Literal["suppression", "rounding", "cell_key"]
 
@@ -103,8 +105,17 @@ def protect(
     and searches anew only if not. Raises :class:`UserError` for tables that are wrong. The caller publishes nothing unless
     ``passed``.
     """
-    began = time.monotonic()
     policy = policy or Policy()
+    with Workers(policy.processes) as workers:
+        if policy.method == "suppression" and sum(table.frame.height for table in family.tables) > WORTH:
+            workers.start()
+        return _protect(family, policy, known, hint, workers)
+
+
+def _protect(
+    family: Family, policy: Policy, known: Sequence[pl.DataFrame], hint: pl.DataFrame | None, workers: Workers
+) -> Protected:
+    began = time.monotonic()
     whole = policy.kind == "frequency"
     for dimension in family.dimensions:
         if dimension.name in RESERVED:
@@ -143,10 +154,8 @@ def protect(
     moving = system.variable >= 0
     member[system.variable[moving]] = np.flatnonzero(moving)
 
-    def attacked(hidden: Bools, claimed: tuple[Ints, Moves] | None = None) -> Audit:
-        return audit(
-            cells, sensitive, hidden, demanded & hidden, given, lower, whole=whole, processes=policy.processes, claimed=claimed
-        )
+    def attacked(hidden: Bools, claimed: tuple[Ints, Moves, Moves] | None = None) -> Audit:
+        return audit(cells, sensitive, hidden, demanded & hidden, given, lower, whole=whole, workers=workers, claimed=claimed)
 
     if hint is not None:
         hidden = _hinted(cells, hint) & moving | forced_cells
@@ -162,9 +171,8 @@ def protect(
         forced,
         np.ones(system.count, dtype=bool),
         whole,
-        policy.processes,
     )
-    shown, moves = suppress(problem, Parts.of(cells, system))
+    shown, moves, walks = suppress(problem, Parts.of(cells, system), workers)
     hidden = forced_cells.copy()
     hidden[moving] |= shown[system.variable[moving]]
     # An unsafe cell that is known elsewhere is hidden all the same; the audit says that it helps nothing.
@@ -172,7 +180,7 @@ def protect(
     # What is not unsafe and can be told by what is known anyway need not stay hidden.
     hidden &= moving | sensitive.primary | private
     while True:
-        found = attacked(hidden, (member, moves))
+        found = attacked(hidden, (member, moves, walks))
         useless = found.told & hidden & ~sensitive.primary & ~private
         if not useless.any() or useless.sum() < found.told.sum():
             break

@@ -58,13 +58,12 @@ def _all(cells: Cells, system: System, floor: Floats, rest: Floats, base: int, w
     if len(cells) <= AT_ONCE:
         return _solve(system, np.arange(len(cells)), floor, rest, base, widen, np.zeros(len(cells), dtype=bool), steps)
     done = np.zeros(len(cells), dtype=bool)
-    for level in Parts.of(cells, system).levels():
-        for variables in level:
-            found = _solve(system, variables, floor, rest, base, widen, done[variables], steps[variables])
-            if found is None:
-                return None
-            steps[variables] = found
-            done[variables] = True
+    for variables in Parts.of(cells, system).subtables():
+        found = _solve(system, variables, floor, rest, base, widen, done[variables], steps[variables])
+        if found is None:
+            return None
+        steps[variables] = found
+        done[variables] = True
     return steps
 
 

@@ -1,267 +1,21 @@
 """Complementary suppression: which further cells stay hidden so that the unsafe ones cannot be told.
 
-Each unsafe cell is given a cheapest move that takes it far enough away from the truth; the cells that move with it are hidden
-(the incremental linear-programming heuristic of Robertson 1993 and Kelly, Golden and Assad 1992, with the slope scaling of Kim
-and Pardalos 1999 for the fixed cost of a cell). Large tables are done from the top of their hierarchy down, a subtable after the
-other (HiTaS: de Wolf 2002), then attacked as a whole and repaired where that finds a leak. What is hidden without need is given
-back.
+Small tables are searched as one (:mod:`.search`). Large ones begin with what every single sum needs, then their subtables are
+searched one by one (as in HiTaS: de Wolf 2002, but subtotals stay published as long as they can), then slices of the branches
+above them, and at last they are attacked as a whole and repaired where that finds a leak.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from dopa_pipelines.publishing.disclosure.attack import TINY, Attacker, Needs, Program
 from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
-from dopa_pipelines.publishing.disclosure.sweep import Parts, side_by_side, sweep
-from dopa_pipelines.publishing.disclosure.system import System
-from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
-
-SMALL = 300
-"""Up to this many variables a table is done as one, several times over, and the cheapest result kept."""
-STARTS = ((60, 8), (150, 3), (SMALL, 1))
-"""Starts for up to so many variables. Nothing is decided by the clock: the same data must give the same bytes."""
-FREE = 1e-5
-"""What a cell costs that is hidden already: little, so that moves stay short."""
-
-
-@dataclass
-class Problem:
-    """A system, its needs, what hiding a variable costs; ``forced`` ones are hidden at first, ``candidate`` may be."""
-
-    system: System
-    needs: Needs
-    cost: Floats
-    forced: Bools
-    candidate: Bools
-    whole: bool
-    processes: int = 1
-
-
-class Search:
-    """The search for complementary cells among some variables."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        variables: Ints,
-        hidden: Bools,
-        candidate: Bools,
-        seed: int = 1,
-        *,
-        patient: bool = True,
-        closed: bool = False,
-    ) -> None:
-        self.variables = variables
-        self.cost = problem.cost[variables]
-        self.forced = problem.forced[variables]
-        self.candidate = candidate
-        self.whole = problem.whole
-        self.random = np.random.default_rng(seed)
-        self.attacker = Attacker(
-            problem.system,
-            variables,
-            problem.needs.of(variables),
-            hidden,
-            whole=problem.whole,
-            seed=seed,
-            patient=patient,
-            closed=closed,
-        )
-        self.needs = self.attacker.needs
-        count = len(variables)
-        start, index, coefficient = problem.system.part(variables, closed=closed)
-        lengths = np.diff(start)
-        # A move up and a move down are two columns: each has its cost.
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        order = np.argsort(np.concatenate([row, row]), kind="stable")
-        both = (
-            np.concatenate([[0], np.cumsum(2 * lengths)]),
-            np.concatenate([index, index + count])[order],
-            np.concatenate([coefficient, -coefficient])[order],
-        )
-        usable = hidden | candidate
-        lower = np.zeros(2 * count)
-        self._up = np.where(usable, self.attacker._up, 0.0)
-        self._down = np.where(usable, self.attacker._down, 0.0)
-        self._program = Program(both, lower, np.concatenate([self._up, self._down]))
-
-    @property
-    def hidden(self) -> Bools:
-        return self.attacker.hidden
-
-    def spent(self) -> float:
-        """Cost of the complementary cells."""
-        return float(self.cost[self.hidden & ~self.forced].sum())
-
-    def _prices(self, amount: float, noise: Floats | None) -> Floats:
-        """Cost of a unit of movement, up and down: a cell's cost spread over what may flow through it."""
-        price = np.where(self.hidden, FREE, self.cost)
-        if noise is not None:
-            price = price * noise
-        up = price / max(amount, 1e-9)
-        down = price / np.maximum(np.minimum(self._down, amount), 1e-9)
-        down = np.where(self._down > 0, down, 0.0)
-        scale = max(float(np.max(np.concatenate([up, down]), initial=0.0)), 1e-9)
-        return np.concatenate([up, down]) * (100.0 / scale)
-
-    def _shortest(self, at: int, amount: float, noise: Floats | None, frozen: Ints) -> Floats | None:
-        """A cheap move that takes ``at`` by ``amount`` (signed), what is ``frozen`` staying."""
-        count = len(self.variables)
-        program = self._program
-        own = np.array([at, at + count])
-        stay = np.concatenate([frozen, frozen + count])
-        low, high = max(amount, 0.0), max(-amount, 0.0)
-        if high > self._down[at] + 1e-9 or low > self._up[at] + 1e-9:
-            return None
-        program.bound(stay, 0.0, 0.0)
-        program.bound(own, np.array([low, high]), np.array([low, high]))
-        prices = self._prices(abs(amount), noise)
-        best, least = None, np.inf
-        for _ in range(3):
-            found = program.best(-prices)
-            if found is None:
-                break
-            move = found[:count] - found[count:]
-            used = (np.abs(move) > TINY) & ~self.hidden
-            spent = float(self.cost[used].sum()) + FREE * float(np.count_nonzero(np.abs(move) > TINY))
-            if spent >= least - 1e-12:
-                break
-            best, least = move, spent
-            if not used.any():
-                break
-            # Slope scaling: what is used costs as much whether much or little flows through it.
-            flow = np.where(used, np.abs(move) / abs(amount), 1.0)
-            prices = prices / np.tile(np.clip(flow, 0.05, 20.0), 2)
-        program.bound(own, 0.0, np.array([self._up[at], self._down[at]]))
-        program.bound(stay, 0.0, np.concatenate([self._up[frozen], self._down[frozen]]))
-        return best
-
-    def _take(self, move: Floats) -> None:
-        """Hide what moves, and keep the move and its opposite as proofs."""
-        self.attacker.hide(np.flatnonzero((np.abs(move) > TINY) & ~self.hidden))
-        self.attacker.learn(move)
-        rising = move > TINY
-        back = float(np.min(self._down[rising] / move[rising], initial=np.inf))
-        falling = move < -TINY
-        back = min(back, float(np.min(self._up[falling] / -move[falling], initial=np.inf)))
-        if self.whole:
-            back = np.floor(back + 1e-9)
-        if back > 0:
-            self.attacker.learn(-move * back)
-
-    def protect(self, at: int, noise: Floats | None = None, turn: int = 0) -> bool:
-        """Hide what it takes that ``at`` is wide enough."""
-        attacker, needs = self.attacker, self.needs
-        for attempt in range(8):
-            if not attacker.open()[at]:
-                return True
-            if attempt and not attacker._stretch(at):
-                pass
-            if not attacker.open()[at]:
-                return True
-            high, low, width = attacker.high[at], -attacker.low[at], needs.width[at]
-            fall = low if attempt else max(low, min(self._down[at], width - 1 if self.whole else width / 2))
-            ways = []
-            if high < needs.above[at] - TINY or high + low < width - TINY:
-                ways.append(max(needs.above[at], width - fall, high + (1.0 if self.whole else 0.0)))
-            if low < needs.below[at] - TINY:
-                ways.append(-needs.below[at])
-            elif high + low < width - TINY and self._down[at] >= width - high - TINY:
-                ways.append(-(width - high))
-            moves = [move for way in ways if (move := self._shortest(at, way, noise, np.zeros(0, dtype=np.int64))) is not None]
-            if not moves:
-                if attempt == 0:
-                    continue
-                return False
-            if needs.above[at] or needs.below[at]:
-                for move in moves:
-                    self._take(move)
-            else:
-                spent = [float(self.cost[(np.abs(move) > TINY) & ~self.hidden].sum()) for move in moves]
-                self._take(moves[int(np.argmin(spent))])
-        return not attacker.open()[at]
-
-    def run(self, noise: Floats | None = None) -> Ints:
-        """Protect everything; what cannot be protected among these variables is told."""
-        failed: set[int] = set()
-        self.attacker.roam()
-        for _ in range(6):
-            waiting = np.array([at for at in np.flatnonzero(self.attacker.open()) if at not in failed], dtype=np.int64)
-            if not len(waiting):
-                break
-            order = self.needs.width[waiting] + self.needs.above[waiting] + self.needs.below[waiting]
-            shuffled = np.argsort(-order, kind="stable") if noise is None else self.random.permutation(len(waiting))
-            for at in waiting[shuffled]:
-                if not self.protect(int(at), noise):
-                    failed.add(int(at))
-        return np.array(sorted(failed), dtype=np.int64)
-
-    def shield(self, *, quick: bool = False) -> bool:
-        """Hide what it takes that no single contributor tells another's cell. False where that cannot be."""
-        hopeless: set[tuple[int, int]] = set()
-        stuck: set[int] = set()
-        for _ in range(2 if quick else 6):
-            pairs = [pair for pair in self.attacker.told(quick=quick) if pair not in hopeless]
-            if not pairs:
-                break
-            for person, at in pairs:
-                # In a neighbourhood a cell that one person blocks is left to a wider one.
-                if (quick and at in stuck) or self.attacker.apart(person, at):
-                    continue
-                own = np.flatnonzero(self.needs.person == person)
-                step = 1.0 if self.whole else float(self.needs.width[at] or 1.0) / 2
-                moves = [move for sign in (step, -step) if (move := self._shortest(at, sign, None, own)) is not None]
-                if not moves:
-                    hopeless.add((person, at))
-                    stuck.add(at)
-                    continue
-                spent = [float(self.cost[(np.abs(move) > TINY) & ~self.hidden].sum()) for move in moves]
-                self._take(moves[int(np.argmin(spent))])
-            self.run()
-        return not hopeless
-
-    def give_back(self) -> None:
-        """Publish complementary cells again that are not needed, the dearest first."""
-        attacker = self.attacker
-        free = np.flatnonzero(self.hidden & ~self.forced)
-        told = len(attacker.told())
-        failing = set(attacker.settle().tolist())
-        for at in free[np.argsort(-self.cost[free], kind="stable")]:
-            if not self.hidden[at]:
-                continue
-            before = attacker.snapshot()
-            attacker.publish(np.array([at]))
-            while True:
-                left = [int(one) for one in attacker.settle() if int(one) not in failing]
-                useless = [one for one in left if not self.forced[one]]
-                if not left or len(useless) < len(left):
-                    break
-                attacker.publish(np.array(useless))
-            if left or len(attacker.told()) > told:
-                attacker.restore(before)
-
-
-def thorough(problem: Problem) -> tuple[Bools, list[int]]:
-    """Several starts over the whole system; the cheapest pattern of those that leave the least unprotected."""
-    variables = np.arange(problem.system.count)
-    best: tuple[tuple[float, float], Bools, list[int]] | None = None
-    starts = next((count for most, count in STARTS if len(variables) <= most), 1)
-    for start in range(starts):
-        search = Search(problem, variables, problem.forced, problem.candidate, seed=start + 1)
-        noise = None if start == 0 else search.random.uniform(0.6, 1.6, len(variables))
-        failed = search.run(noise).tolist()
-        shielded = search.shield()
-        search.give_back()
-        score = (float(len(failed)) + (not shielded), search.spent())
-        if best is None or score < best[0]:
-            best = (score, search.hidden.copy(), failed)
-        if not (search.hidden & ~problem.forced).any():
-            break
-    assert best is not None
-    return best[1], best[2]
+from dopa_pipelines.publishing.disclosure.search import SMALL, Problem, Search, thorough
+from dopa_pipelines.publishing.disclosure.sweep import Parts, Places, sweep
+from dopa_pipelines.publishing.disclosure.tables import Bools, Ints
+from dopa_pipelines.publishing.disclosure.workers import ALONE, Workers
 
 
 def fill_lines(problem: Problem, hidden: Bools) -> Bools:
@@ -315,45 +69,85 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
         hidden[chosen] = True
 
 
-def suppress(problem: Problem, parts: Parts) -> tuple[Bools, Moves]:
-    """The variables to hide, and moves that prove it. What cannot be protected is left to the audit to say."""
+def suppress(problem: Problem, parts: Parts, workers: Workers = ALONE) -> tuple[Bools, Moves, Moves]:
+    """The variables to hide, and moves that prove it: first those that are short enough to tell of single contributors. What
+    cannot be protected is left to the audit to say."""
     if problem.system.count <= SMALL:
-        return thorough(problem)[0] if problem.forced.any() else problem.forced.copy(), Moves.none()
-    hidden = fill_lines(problem, problem.forced)
+        hidden = thorough(problem)[0] if problem.forced.any() else problem.forced.copy()
+        return hidden, Moves.none(), Moves.none()
     needs, system = problem.needs, problem.system
-    widest = float(needs.width.max(initial=1.0))
+    hidden = fill_lines(problem, problem.forced)
     proven = Proven.nothing(system.count)
     parts.grid.prove(needs, hidden, needs.reach, proven, whole=problem.whole)
-    # From the bottom up, a subtotal may be hidden for its parts' sake; then it has to be able to move as far as they do.
-    working = replace(problem, needs=replace(needs, width=needs.width.copy()))
-    for level in reversed(list(parts.levels())):
-        waiting = proven.open(working.needs, hidden) | proven.unsure(needs, hidden)
-        tasks = [(variables, hidden[variables], proven.of(variables)) for variables in level if waiting[variables].any()]
-        blocks = side_by_side(_block, working, tasks, problem.processes)
-        for (variables, _, _), (found, _) in zip(tasks, blocks, strict=True):
-            hidden[variables[found]] = True
-        _hand_on([moves for _, moves in blocks], problem, hidden, proven)
-        working.needs.width[hidden & parts.margin] = widest
-        hidden = fill_lines(working, hidden)
-    return _repair(problem, parts, hidden, proven), Moves.joined(proven.moves)
-
-
-def _hand_on(found: list[Moves], problem: Problem, hidden: Bools, proven: Proven) -> None:
-    """Take the moves of subtables as proofs, as far as they leave what is around a subtable as it is."""
+    _each(_block, [(one,) for one in parts.blocks()], problem, hidden, proven, workers)
     if problem.whole:
-        moves = Moves.joined(found).sound(problem.system, hidden, np.inf)
-        proven.learn(moves, problem.needs, hidden)
-        proven.moves.append(moves)
+        for turn in range(TURNS):
+            _each(_branch, [(one, parts.places(one), turn) for one in parts.branches()], problem, hidden, proven, workers)
+    hidden = _repair(problem, parts, hidden, proven, workers)
+    return hidden, Moves.joined(proven.moves), Moves.joined(proven.walks)
+
+
+def _each(work: Any, tasks: list[tuple[Any, ...]], problem: Problem, hidden: Bools, proven: Proven, workers: Workers) -> None:
+    """Protect every part in which something waits; what is in none of them stays as it is, so that they do not disturb each
+    other."""
+    waiting = proven.open(problem.needs, hidden) | proven.unsure(problem.needs, hidden)
+    asked = [(one, hidden[one], proven.of(one), *more) for one, *more in tasks if waiting[one].any()]
+    done = workers.run(work, problem, asked)
+    for (variables, *_), (found, _) in zip(asked, done, strict=True):
+        hidden[variables[found]] = True
+    _hand_on([moves for _, moves in done], problem, hidden, proven)
 
 
 def _block(problem: Problem, task: tuple[Ints, Bools, Proven]) -> tuple[Bools, Moves]:
-    """One subtable."""
+    """One subtable, whole."""
     variables, hidden, proven = task
-    search = Search(problem, variables, hidden, problem.candidate[variables], patient=False, closed=True)
+    search = Search(problem, variables, hidden, problem.candidate[variables], patient=False)
     search.attacker.low, search.attacker.high, search.attacker.pending = proven.low, proven.high, proven.pending
     search.run()
     search.shield(quick=True)
     return search.hidden, Moves.of(search.attacker.points, variables)
+
+
+def _branch(problem: Problem, task: tuple[Ints, Bools, Proven, Places, int]) -> tuple[Bools, Moves]:
+    """What is still too narrow in one branch, subtotals too: each in a slice of the branch that leaves the rest as it is."""
+    variables, hidden, proven, places, turn = task
+    needs = problem.needs.of(variables)
+    hidden = hidden.copy()
+    narrow, unsure = proven.open(needs, hidden), proven.unsure(needs, hidden)
+    random = np.random.default_rng(turn + 1)
+    moves = []
+    for at in np.flatnonzero(narrow | unsure):
+        if not (narrow[at] or unsure[at]):
+            continue
+        near = places.slice(int(at), problem.cost[variables], turn, random)
+        search = Search(problem, variables[near], hidden[near], problem.candidate[variables[near]], seed=turn + 1, patient=False)
+        search.needs.ask(narrow[near] | ~hidden[near], unsure[near])
+        here = {far: number for number, far in enumerate(near.tolist())}
+        search.attacker.pending = {here[far]: who for far, who in proven.pending.items() if far in here and unsure[far]}
+        search.run()
+        search.shield(quick=True)
+        hidden[near] |= search.hidden
+        narrow[near[~search.attacker.open()]] = False
+        left: dict[int, set[int]] = {}
+        for person, one in search.attacker.told(quick=True):
+            left.setdefault(one, set()).add(person)
+        for one in np.flatnonzero(unsure[near] & ~narrow[near]).tolist():
+            proven.pending[int(near[one])] = left.get(one, set())
+            unsure[near[one]] = one in left
+        moves.append(Moves.of(search.attacker.points, variables[near]))
+    return hidden, Moves.joined(moves)
+
+
+TURNS = 3
+"""Slices that are tried around what is too narrow in a branch."""
+
+
+def _hand_on(found: list[Moves], problem: Problem, hidden: Bools, proven: Proven) -> None:
+    """Take moves of parts as proofs, as far as they leave everything else as it is."""
+    if problem.whole:
+        moves = Moves.joined(found).sound(problem.system, hidden, np.inf)
+        proven.learn(moves, problem.needs, hidden)
+        proven.moves.append(moves)
 
 
 ROUNDS = 8
@@ -361,7 +155,7 @@ NEAR = 400
 """Variables of a neighbourhood in which a leak is mended at first; it grows with every round."""
 
 
-def _repair(problem: Problem, parts: Parts, hidden: Bools, proven: Proven) -> Bools:
+def _repair(problem: Problem, parts: Parts, hidden: Bools, proven: Proven, workers: Workers) -> Bools:
     """Attack the whole, hide more where it leaks, in growing neighbourhoods."""
     moved = hidden
     for turn in range(ROUNDS):
@@ -374,7 +168,7 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools, proven: Proven) -> Bo
             parts,
             quick=True,
             among=moved,
-            processes=problem.processes,
+            workers=workers,
             proven=proven,
         )
         narrow = np.zeros(len(hidden), dtype=bool)

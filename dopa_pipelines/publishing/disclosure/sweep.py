@@ -1,15 +1,12 @@
-"""The attack on a whole system: part by part, on two processes where it is large.
+"""The attack on a whole system: part by part, side by side where it is large.
 
 Hidden cells that no relation connects are attacked apart: most parts are small when most is published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,55 +15,69 @@ from dopa_pipelines.publishing.disclosure.cubes import Grid
 from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, Ints
+from dopa_pipelines.publishing.disclosure.workers import ALONE, Workers
 
 LARGE = 500
 """Variables from which a part is first attacked in pieces."""
 NEAR = 1500
 """Variables around one that is asked about by itself."""
 MANY = 2000
-"""Variables from which cubes are looked at first."""
+"""Variables still open from which cubes are looked at first."""
 HUGE = 5_000
 """Variables from which a part is not attacked as a whole while cells are still being chosen."""
-WORTH = 20_000
-"""From this many variables on a second process pays for its start."""
-
-Task = TypeVar("Task", bound=tuple[Any, ...])
-Found = TypeVar("Found")
-
-_shared: Any = None
+FEW = 4
+"""Codes of a dimension that a slice always has all of."""
+OTHERS = 2
+SLICE = 700
 
 
-def _share(value: Any) -> None:
-    global _shared
-    _shared = value
+@dataclass
+class Places:
+    """Where the variables of a branch are: ``node`` (variables × dimensions), ``unit`` (which part of the branch, -1: its own
+    total), the dimensions' ``parents`` and which of them the branch is of."""
 
+    node: Ints
+    unit: Ints
+    parents: list[Ints]
+    axis: int
 
-def _call(work: Callable[[Any, Any], Any], tasks: list[Any]) -> list[Any]:
-    return [work(_shared, task) for task in tasks]
-
-
-def side_by_side(work: Callable[[Any, Task], Found], shared: Any, tasks: Sequence[Task], processes: int) -> list[Found]:
-    """``work(shared, task)`` for every task, in order; on several ``processes`` where there is much to do."""
-    size = sum(len(task[0]) for task in tasks)
-    if processes < 2 or size < WORTH or len(tasks) < 8:
-        return [work(shared, task) for task in tasks]
-    # A fresh interpreter: a fork would inherit other threads' locks.
-    share, chunks = size / 24, list[list[Task]]()
-    filled = share
-    for task in tasks:
-        if filled >= share:
-            chunks.append([])
-            filled = 0
-        chunks[-1].append(task)
-        filled += len(task[0])
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_share, initargs=(shared,)) as pool:
-        return [found for chunk in pool.map(_call, [work] * len(chunks), chunks) for found in chunk]
+    def slice(self, at: int, cost: Floats, turn: int, random: np.random.Generator) -> Ints:
+        """Positions of variables around one: its unit and those others that are the cheapest to have moved with it, whole; in
+        later turns any others, but of a dimension of many codes only its code, some others, and what lies above these."""
+        there = np.ones(len(self.node), dtype=bool)
+        for axis, parents in enumerate(self.parents):
+            if turn == 0 or axis == self.axis or len(parents) <= FEW:
+                continue
+            inner = np.zeros(len(parents), dtype=bool)
+            inner[parents[parents >= 0]] = True
+            leaves = np.flatnonzero(~inner)
+            chosen = {int(self.node[at, axis]), *random.choice(leaves, min(OTHERS + turn, len(leaves)), replace=False).tolist()}
+            kept = np.zeros(len(parents), dtype=bool)
+            for node in chosen:
+                while node >= 0:
+                    kept[node], node = True, int(parents[node])
+            there &= kept[self.node[:, axis]]
+        most = int(self.unit.max(initial=-1)) + 2
+        size = np.bincount(self.unit[there] + 1, minlength=most)
+        itself = there & (self.node[:, self.axis] == self.unit)
+        price = np.bincount(self.unit[itself] + 1, weights=cost[itself], minlength=most)
+        units = np.unique(self.unit[there & (self.unit >= 0)])
+        wanted = np.zeros(most, dtype=bool)
+        wanted[[0, self.unit[at] + 1]] = True
+        for unit in units[np.argsort(price[units + 1], kind="stable")] if turn == 0 else random.permutation(units):
+            if size[wanted].sum() + size[unit + 1] > SLICE and wanted.sum() > 3:
+                break
+            wanted[unit + 1] = True
+        there &= wanted[self.unit + 1]
+        there[at] = True
+        return np.flatnonzero(there)
 
 
 @dataclass
 class Parts:
     """How a table falls apart: the dimension with the most families, and each variable's nodes in it. ``margin``: variables that
-    subtotals of that dimension are in."""
+    subtotals of that dimension are in. ``branch``, ``unit``: by node, its ancestor (or itself) at the first level and at the
+    second, -1 above."""
 
     axes: int
     families: list[tuple[int, Ints]]
@@ -75,6 +86,8 @@ class Parts:
     variable: Ints
     margin: Bools
     grid: Grid
+    branch: Ints
+    unit: Ints
 
     @staticmethod
     def of(cells: Cells, system: System) -> Parts:
@@ -84,6 +97,10 @@ class Parts:
         for node, above in enumerate(dimension.parent):
             if above >= 0:
                 depth[node] = depth[above] + 1
+        branch, unit = (np.full(len(dimension.codes), -1, dtype=np.int64) for _ in range(2))
+        for at, above in enumerate(dimension.parent):
+            branch[at] = at if depth[at] == 1 else branch[above] if above >= 0 else -1
+            unit[at] = at if depth[at] == 2 else unit[above] if above >= 0 else -1
         moving = system.variable >= 0
         inner = np.ones(len(dimension.codes), dtype=bool)
         for above, _ in dimension.families:
@@ -93,17 +110,45 @@ class Parts:
         node, variable = cells.nodes[moving, axis], system.variable[moving]
         order = np.argsort(node, kind="stable")
         axes = sum(len(one.codes) > 1 for one in cells.dimensions)
-        return Parts(axes, dimension.families, depth, node[order], variable[order], margin, Grid(cells, system, axis))
+        return Parts(
+            axes, dimension.families, depth, node[order], variable[order], margin, Grid(cells, system, axis), branch, unit
+        )
 
     def _at(self, nodes: Ints) -> Ints:
         start, end = np.searchsorted(self.node, nodes, "left"), np.searchsorted(self.node, nodes, "right")
         return np.unique(np.concatenate([self.variable[a:b] for a, b in zip(start, end, strict=True)]))
 
-    def levels(self) -> Iterator[list[Ints]]:
-        """The subtables of each level, from the top down: a subtotal with its parts, all of the other dimensions."""
+    def subtables(self) -> Iterator[Ints]:
+        """Every subtotal with its parts, all of the other dimensions, from the top down."""
         for level in range(max(self.depth, default=0)):
-            blocks = [self._at(np.concatenate([[above], below])) for above, below in self.families if self.depth[above] == level]
-            yield [variables for variables in blocks if len(variables)]
+            for above, below in self.families:
+                variables = self._at(np.concatenate([[above], below])) if self.depth[above] == level else below[:0]
+                if len(variables):
+                    yield variables
+
+    def blocks(self) -> list[Ints]:
+        """The subtables at the bottom: the parts of one subtotal by all of the other dimensions, without what is in a subtotal
+        itself. Where there is but one level it is all one."""
+        if max(self.depth, default=0) < 2:
+            return [np.unique(self.variable)] if len(self.variable) else []
+        found = [self._at(below) for _, below in self.families]
+        return [kept for one in found if len(kept := one[~self.margin[one]])]
+
+    def branches(self) -> list[Ints]:
+        """Each part of the total and what lies below it, by all of the other dimensions. None where there is but one level."""
+        if max(self.depth, default=0) < 2:
+            return []
+        found = [self._at(np.flatnonzero(self.branch == top)) for top in np.unique(self.branch[self.branch >= 0])]
+        return [one for one in found if len(one)]
+
+    def places(self, variables: Ints) -> Places:
+        cells, system = self.grid.cells, self.grid.system
+        moving = np.flatnonzero(system.variable >= 0)
+        cell = np.zeros(system.count, dtype=np.int64)
+        cell[system.variable[moving]] = moving
+        node = cells.nodes[cell[variables]]
+        parents = [np.array(dimension.parent, dtype=np.int64) for dimension in cells.dimensions]
+        return Places(node, self.unit[node[:, self.grid.axis]], parents, self.grid.axis)
 
 
 @dataclass
@@ -189,7 +234,7 @@ def _keep(proven: Proven, variables: Ints, found: Proven) -> None:
     proven.moves += found.moves
 
 
-def _piecewise(shared: Shared, parts: Parts, large: Bools, huge: Bools, proven: Proven, processes: int) -> None:
+def _piecewise(shared: Shared, parts: Parts, large: Bools, huge: Bools, proven: Proven, workers: Workers) -> None:
     """Prove what pieces of large parts can prove by themselves: subtables without their subtotals, then neighbourhoods."""
     system, needs, hidden, _, _ = shared
     pieces = system.components(large & ~parts.margin)
@@ -202,7 +247,7 @@ def _piecewise(shared: Shared, parts: Parts, large: Bools, huge: Bools, proven: 
                     pieces.append(system.near(np.array([at]), 3, large, most=NEAR))
                     tried[pieces[-1]] = True
         tasks = [(piece, proven.of(piece), turn < 2) for piece in pieces if waiting[piece].any()]
-        for (piece, _, _), found in zip(tasks, side_by_side(_piece, shared, tasks, processes), strict=True):
+        for (piece, _, _), found in zip(tasks, workers.run(_piece, shared, tasks), strict=True):
             _keep(proven, piece, found)
 
 
@@ -216,7 +261,7 @@ def sweep(
     quick: bool = False,
     up: Floats | None = None,
     among: Bools | None = None,
-    processes: int = 1,
+    workers: Workers = ALONE,
     proven: Proven | None = None,
 ) -> Sweep:
     """Attack every hidden variable. ``quick``: without a program for each variable that random ones leave open; ``among``: only
@@ -228,13 +273,13 @@ def sweep(
     shared = (system, needs, hidden, whole, up)
     asked = np.zeros(system.count, dtype=bool)
     asked[np.concatenate([np.zeros(0, dtype=np.int64), *components])] = True
-    if np.count_nonzero(asked) > MANY:
+    if np.count_nonzero(asked & (proven.open(needs, hidden) | proven.unsure(needs, hidden))) > MANY:
         parts.grid.prove(needs, asked, needs.reach if up is None else up, proven, whole=whole)
     large = np.zeros(system.count, dtype=bool)
     huge = large.copy()
     for one in components:
         large[one], huge[one] = len(one) > LARGE, len(one) > HUGE
-    _piecewise(shared, parts, large, huge, proven, processes)
+    _piecewise(shared, parts, large, huge, proven, workers)
     waiting = proven.open(needs, hidden) | proven.unsure(needs, hidden)
     tasks = [
         (one, proven.of(one), quick and len(one) > LARGE)
@@ -244,7 +289,7 @@ def sweep(
     failed: list[Ints] = [np.zeros(0, dtype=np.int64)]
     told: list[Ints] = [np.zeros((0, 2), dtype=np.int64)]
     unsettled = False
-    for (one, _, _), (found, left, pairs, unsure) in zip(tasks, side_by_side(_attack, shared, tasks, processes), strict=True):
+    for (one, _, _), (found, left, pairs, unsure) in zip(tasks, workers.run(_attack, shared, tasks), strict=True):
         _keep(proven, one, found)
         failed.append(left)
         told.append(pairs)
