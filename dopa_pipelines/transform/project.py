@@ -7,6 +7,7 @@ built inside this process, one invocation a model, with the manifest loaded once
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -135,13 +136,18 @@ class Project:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The manifest as JSON has it, parsed anew only where a file of the project changed."""
-        kept = self.settings.dbt_target_path / "manifest.json"
-        mark = self.settings.dbt_target_path / "manifest.fingerprint"
+        target = self.settings.dbt_target_path
+        kept, mark = target / "manifest.json", target / "manifest.fingerprint"
         fingerprint = self._fingerprint()
-        if not kept.exists() or not mark.exists() or mark.read_text() != fingerprint:
-            self._parse()
-            mark.write_text(fingerprint)
-        content: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        target.mkdir(parents=True, exist_ok=True)
+        # dbt writes it in place: whoever comes at the same moment would read half of it.
+        with (target / "manifest.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists() or not mark.exists() or mark.read_text() != fingerprint:
+                mark.unlink(missing_ok=True)
+                self._parse()
+                mark.write_text(fingerprint)
+            content: dict[str, Any] = json.loads(kept.read_text("utf-8"))
         return content
 
     @cached_property

@@ -167,3 +167,18 @@ def test_a_write_says_by_which_commit_it_was_made(running: Any, tmp_path: Path) 
         assert process.returncode == 0, said
         ((code,),) = query(running, "select code from lineage.write where target = 'marts.dim_month' order by id desc limit 1")
         assert {name: value for name, value in code.items() if name.startswith("git")} == expected
+
+
+def test_processes_that_start_at_once_read_the_whole_manifest(tmp_path: Path) -> None:
+    code = (
+        "from dopa_pipelines.settings import load_settings; from dopa_pipelines.transform import Project;"
+        " print(len(Project(load_settings()).models))"
+    )
+    environment = os.environ | {"DOPA_STATE": str(tmp_path / "state")}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [child.communicate(timeout=300) for child in started]
+    assert [child.returncode for child in started] == [0, 0, 0], said
+    assert len({output.splitlines()[-1] for output, _ in said}) == 1
