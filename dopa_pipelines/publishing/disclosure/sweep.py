@@ -76,8 +76,8 @@ class Places:
 @dataclass
 class Parts:
     """How a table falls apart: the dimension with the most families, and each variable's nodes in it. ``margin``: variables that
-    subtotals of that dimension are in. ``branch``, ``unit``: by node, its ancestor (or itself) at the first level and at the
-    second, -1 above."""
+    subtotals of that dimension are in. ``branch``, ``unit``: by node, its ancestor (or itself) two levels and one level above
+    the lowest, -1 above these."""
 
     axes: int
     families: list[tuple[int, Ints]]
@@ -97,10 +97,12 @@ class Parts:
         for node, above in enumerate(dimension.parent):
             if above >= 0:
                 depth[node] = depth[above] + 1
+        # Of a country by province, district and tambon the provinces; districts are their units.
+        top = max(1, max(depth, default=0) - 2)
         branch, unit = (np.full(len(dimension.codes), -1, dtype=np.int64) for _ in range(2))
         for at, above in enumerate(dimension.parent):
-            branch[at] = at if depth[at] == 1 else branch[above] if above >= 0 else -1
-            unit[at] = at if depth[at] == 2 else unit[above] if above >= 0 else -1
+            branch[at] = at if depth[at] == top else branch[above] if above >= 0 else -1
+            unit[at] = at if depth[at] == top + 1 else unit[above] if above >= 0 else -1
         moving = system.variable >= 0
         inner = np.ones(len(dimension.codes), dtype=bool)
         for above, _ in dimension.families:
@@ -135,7 +137,7 @@ class Parts:
         return [kept for one in found if len(kept := one[~self.margin[one]])]
 
     def branches(self) -> list[Ints]:
-        """Each part of the total and what lies below it, by all of the other dimensions. None where there is but one level."""
+        """Whatever has parts that have parts, with all below it, by all other dimensions. None where there is but one level."""
         if max(self.depth, default=0) < 2:
             return []
         found = [self._at(np.flatnonzero(self.branch == top)) for top in np.unique(self.branch[self.branch >= 0])]
