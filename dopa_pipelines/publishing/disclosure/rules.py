@@ -16,7 +16,8 @@ import numpy as np
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats
 
 SAFETY_RANGE = 10.0
-"""Per cent by which a hidden sum must stay uncertain where it is unsafe by its few contributors and no p is given."""
+"""Per cent by which a hidden sum must stay uncertain to either side where it is unsafe by its few contributors; p where that is
+more."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ def sensitivity(cells: Cells, rule: Rule, *, magnitude: bool) -> Sensitivity:
     below = np.zeros(len(cells))
     primary = few.copy()
     if magnitude:
-        margin = (SAFETY_RANGE if rule.p is None else rule.p) / 100 * value
-        above[few] = below[few] = margin[few]
+        above[few] = below[few] = max(SAFETY_RANGE, rule.p or 0.0) / 100 * value[few]
         if rule.dominance is not None:
             # Protection level of the tau-ARGUS manual: what the n largest would be k per cent of, less the cell.
             large = cells.largest[:, : rule.dominance.n].sum(axis=1)
@@ -76,6 +76,7 @@ def sensitivity(cells: Cells, rule: Rule, *, magnitude: bool) -> Sensitivity:
             below = np.maximum(below, np.where(unsafe, np.minimum(level, value), 0))
             primary |= unsafe
         if rule.p is not None:
+            margin = rule.p / 100 * value
             rest = value - cells.largest[:, :2].sum(axis=1)
             unsafe = there & (value > 0) & (rest < rule.p / 100 * cells.largest[:, 0] * (1 - 1e-12))
             above = np.maximum(above, np.where(unsafe, margin, 0))
