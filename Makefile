@@ -40,6 +40,8 @@ lint: $(READY)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/dopa check
+	@! git grep -nE '(^|[^A-Za-z0-9_.}~-])/(home|root|Users|work)/[A-Za-z]' \
+	   || { echo "absolute paths of one machine: write them relative to the project"; exit 1; }
 
 # The peers that we are measured against are in a lock of their own: nothing else needs them.
 bench: $(READY)

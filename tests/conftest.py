@@ -20,6 +20,9 @@ from dopa_pipelines.ingest import Delivery, ingest
 from dopa_pipelines.settings import Settings
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
 
+SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "stat_a68_samutprakan.txt"
+"""A real file of the department, which lies beside the project and is never committed: tests of it skip where it is absent."""
+
 _LONG = ("test_kill.py", "test_external_postgres.py", "test_demo.py")
 """Files of minutes, which begin first: what begins last would keep one worker busy while the others have ended."""
 

@@ -19,9 +19,9 @@ from dopa_pipelines.ingest.inspect import table_facts
 from dopa_pipelines.ingest.quarantine import MASK, rejected_rows
 from dopa_pipelines.quality.measure import measure
 from dopa_pipelines.warehouse import Role, Warehouse
+from tests.conftest import SAMPLE
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT.parent / "shared" / "data" / "stat_a68_samutprakan.txt"
 KEYED = [
     {"name": "k", "required": True, "primaryKey": True, "primaryKeyPosition": 1},
     {"name": "v", "logicalType": "integer"},

@@ -19,6 +19,7 @@ from dopa_pipelines.quality.suggest_words import DIRECT, QUASI, english, has_wor
 from dopa_pipelines.sources import open_reader
 from dopa_pipelines.sources.recognise import recognise
 from dopa_pipelines.sources.recognise_widths import widths_of
+from tests.conftest import SAMPLE
 
 DAY = date(2026, 1, 5)
 Make = Callable[..., tuple[Suggestion, Contract]]
@@ -373,19 +374,16 @@ def test_names(title: str, name: str | None) -> None:
     assert english(title) == name
 
 
-@pytest.mark.skipif(
-    not Path("/work/shared/data/stat_a68_samutprakan.txt").exists(), reason="the department's own file is not here"
-)
+@pytest.mark.skipif(not SAMPLE.exists(), reason="the department's sample file is not here")
 def test_the_departments_own_file(tmp_path: Path) -> None:
-    path = Path("/work/shared/data/stat_a68_samutprakan.txt")
-    found = recognise(path)
+    found = recognise(SAMPLE)
     assert (found.layout.delimiter, found.layout.trailing_delimiter, found.layout.header, len(found.places)) == (
         "|",
         True,
         False,
         13,
     )
-    made = suggest(path, tmp_path, as_of=DAY)
+    made = suggest(SAMPLE, tmp_path, as_of=DAY)
     assert [draft.parse for draft in made.columns] == [
         "be_yymm", "code", "text", "code", "text", "code", "text", "code", "text", *["integer"] * 4,
     ]  # fmt: skip
