@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import highspy
@@ -22,7 +22,7 @@ from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
 
 TINY = 1e-6
 """Differences below this are the solver's."""
-IDLE = 5
+IDLE = 3
 """Programs in a row that prove nothing new before others are tried."""
 PATIENCE = 5000
 """Nodes that one integer program may take; what is open then counts as disclosed."""
@@ -83,9 +83,13 @@ class Program:
         self.count = len(lower)
         self.lower, self.upper = lower.copy(), upper.copy()
         self._all = np.arange(self.count, dtype=np.int32)
+        self._objective = np.zeros(self.count)
         self._relations = relations
         self._solver = solver_of(relations, self.lower, self.upper)
         self._solver.setOptionValue("presolve", "off")
+        # These programs are small: perturbing them against stalling costs more than it saves.
+        self._solver.setOptionValue("dual_simplex_cost_perturbation_multiplier", 0.0)
+        self._solver.setOptionValue("primal_simplex_bound_perturbation_multiplier", 0.0)
         if primal:
             self._solver.setOptionValue("simplex_strategy", 4)
 
@@ -96,10 +100,16 @@ class Program:
         self.lower[which], self.upper[which] = lower, upper
         self._solver.changeColsBounds(len(which), which.astype(np.int32), self.lower[which], self.upper[which])
 
+    def restart(self) -> None:
+        """Begin the next program where nothing moves, not where the last one ended."""
+        self._solver.clearSolver()
+
     def best(self, objective: Floats) -> Floats | None:
         """The move with the greatest ``objective`` @ y; None where there is none."""
         solver = self._solver
-        solver.changeColsCost(self.count, self._all, objective)
+        changed = self._all[objective != self._objective]
+        self._objective = objective.copy()
+        solver.changeColsCost(len(changed), changed, objective[changed])
         solver.run()
         if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             solver.clearSolver()
@@ -133,6 +143,8 @@ class Needs:
     below: Floats
     person: Ints
     secret: Bools
+    _least: tuple[Floats, ...] | None = field(default=None, init=False, repr=False)
+    _sides: bool = field(default=True, init=False, repr=False)
 
     def of(self, variables: Ints) -> Needs:
         return Needs(
@@ -146,18 +158,19 @@ class Needs:
 
     def met(self, low: Floats, high: Floats) -> Bools:
         """Where movements are wide enough."""
-        slack = 1e-6 * (1 + self.width)
-        found: Bools = (
-            (high - low >= self.width - slack)
-            & (high >= self.above - 1e-6 * (1 + self.above))
-            & (-low >= self.below - 1e-6 * (1 + self.below))
-        )
-        return found
+        if self._least is None:
+            # Asked thousands of times between changes.
+            self._least = tuple(need - 1e-6 * (1 + need) for need in (self.width, self.above, self.below))
+            self._sides = bool(self.above.any() or self.below.any())
+        width, above, below = self._least
+        found: Bools = high - low >= width
+        return found & (high >= above) & (-low >= below) if self._sides else found
 
     def ask(self, which: Bools, secret: Bools | None = None) -> None:
         """Drop the needs of the others, and what single contributors must not tell of those that are not ``secret``."""
         for array in (self.width, self.above, self.below):
             array[~which] = 0
+        self._least = None
         self.secret[~(which if secret is None else secret)] = False
 
 
@@ -190,7 +203,8 @@ class Attacker:
         self._up = np.full(len(variables), needs.reach) if up is None else up[variables]
         # Cells that may fall far need not for a proof, but what they free may.
         lower, upper = self._bounds(hidden)
-        self.program = Program(system.part(variables), lower, upper, primal=True)
+        self.relations = system.part(variables)
+        self.program = Program(self.relations, lower, upper, primal=True)
         self._points = np.zeros((8, len(variables)), dtype=np.float64)
         self._held = 0
         self.low = np.zeros(len(variables))
@@ -285,9 +299,8 @@ class Attacker:
 
     def roam(self, rounds: int = 40) -> None:
         """Programs with random objectives over what is open, while they help."""
-        idle = 0
+        idle, target = 0, self.open()
         for _ in range(rounds):
-            target = self.open()
             before = int(target.sum())
             if before < 3:
                 return
@@ -297,7 +310,8 @@ class Attacker:
             if move is None:
                 return
             self.learn(move)
-            idle = idle + 1 if int(self.open().sum()) == before else 0
+            target = self.open()
+            idle = idle + 1 if int(target.sum()) == before else 0
             if idle > IDLE:
                 return
 
@@ -379,8 +393,10 @@ class Attacker:
             if move is None:
                 break
             before = int(np.count_nonzero(unseen))
-            self.learn(move)
-            self._see(unseen, known, secret, move)
+            if self.learn(move):
+                self._see(unseen, known, secret, move)
+            elif self.lenient:
+                self._see(unseen, known, secret, np.where(np.abs(move) < 2 - TINY, 0.0, move), move)
             idle = idle + 1 if np.count_nonzero(unseen) > 0.98 * before else 0
         if quick:
             return [(int(known[number]), int(secret[at])) for number, at in np.argwhere(unseen)]
@@ -420,10 +436,11 @@ class Attacker:
                 unseen[:, column] &= np.isin(known, list(pending))
         return unseen
 
-    def _see(self, unseen: Bools, known: Ints, secret: Ints, move: Floats) -> None:
-        moving = np.abs(move) > TINY
+    def _see(self, unseen: Bools, known: Ints, secret: Ints, sure: Floats, move: Floats | None = None) -> None:
+        """Who is not in a ``move`` cannot tell what moves for ``sure`` in it (all of it, where nothing else is given)."""
+        moving = np.abs(sure if move is None else move) > TINY
         touched = np.isin(known, self.needs.person[moving & self.hidden])
-        unseen[np.ix_(~touched, moving[secret])] = False
+        unseen[np.ix_(~touched, np.abs(sure[secret]) > TINY)] = False
 
     def apart(self, person: int, at: int) -> bool:
         """Whether a known move takes ``at`` and leaves the person's own cells."""

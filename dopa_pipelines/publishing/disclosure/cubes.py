@@ -24,7 +24,7 @@ MOST = 4_000
 """Combinations of the other dimensions' codes that are tried."""
 PLACES = 40_000_000
 """A dense table of more places is not looked at."""
-WALKS = 6
+WALKS = 2
 STEPS = 400
 
 Vector = tuple[tuple[int, ...], tuple[int, ...]]

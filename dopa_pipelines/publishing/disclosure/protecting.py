@@ -74,24 +74,21 @@ class Protected:
     def as_dict(self) -> dict[str, Any]:
         """The document that ``dopa disclose --json`` prints."""
         names = [dimension.name for dimension in self.cells.dimensions]
-        cells = []
-        for row in self.frame.iter_rows(named=True):
-            hidden = row["published"] is None or row["low"] is not None
-            interval = [_exact(row["low"]), _exact(row["high"])] if hidden else None
-            cells.append(
-                {name: row[name] for name in names}
-                | {
-                    "value": _exact(row["value"]),
-                    "published": _exact(row["published"]),
-                    "status": row["status"],
-                    "interval": interval,
-                }
-            )
+        numbers = {name: _exact(self.frame[name]) for name in ("value", "published", "low", "high")}
+        hidden = (self.frame["published"].is_null() | self.frame["low"].is_not_null()).to_list()
+        low, high = numbers.pop("low"), numbers.pop("high")
+        columns = {name: self.frame[name].to_list() for name in names} | numbers | {"status": self.frame["status"].to_list()}
+        columns["interval"] = [[*ends] if shown else None for *ends, shown in zip(low, high, hidden, strict=True)]
+        cells = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return {"cells": cells, "summary": self.summary, "audit": self.audit.as_dict()}
 
 
-def _exact(value: float | None) -> float | int | None:
-    return None if value is None else _plain(value)
+def _exact(numbers: pl.Series) -> list[float | int | None]:
+    """As JSON writes them; a column of whole numbers at once, for there may be a million."""
+    known = numbers.drop_nulls().cast(pl.Float64)
+    if (known.is_finite() & ((known - known.round()).abs() < 1e-6) & (known.abs() < 2**53)).all():
+        return numbers.cast(pl.Float64).round().cast(pl.Int64).to_list()
+    return [None if value is None else _plain(value) for value in numbers]
 
 
 def protect(
@@ -150,9 +147,7 @@ def _protect(
     forced_cells = (sensitive.primary & demanded) | hidden_before | private
     forced = system.gather((forced_cells & ~fixed).astype(np.float64), np.maximum) > 0
     cost = {"value": cells.value, "unit": np.ones(len(cells)), "log": np.log1p(cells.value)}[policy.cost]
-    member = np.zeros(system.count, dtype=np.int64)
     moving = system.variable >= 0
-    member[system.variable[moving]] = np.flatnonzero(moving)
 
     def attacked(hidden: Bools, claimed: tuple[Ints, Moves, Moves] | None = None) -> Audit:
         return audit(cells, sensitive, hidden, demanded & hidden, given, lower, whole=whole, workers=workers, claimed=claimed)
@@ -180,7 +175,7 @@ def _protect(
     # What is not unsafe and can be told by what is known anyway need not stay hidden.
     hidden &= moving | sensitive.primary | private
     while True:
-        found = attacked(hidden, (member, moves, walks))
+        found = attacked(hidden, (system.cell, moves, walks))
         useless = found.told & hidden & ~sensitive.primary & ~private
         if not useless.any() or useless.sum() < found.told.sum():
             break

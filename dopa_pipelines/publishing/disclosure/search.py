@@ -9,6 +9,7 @@ table that is too large for all of them, belongs to :mod:`.suppression`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -67,19 +68,9 @@ class Search:
             patient=patient,
         )
         self.needs = self.attacker.needs
-        count = len(variables)
-        start, index, coefficient = problem.system.part(variables)
-        lengths = np.diff(start)
-        # A move up and a move down are two columns: each has its cost.
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        order = np.argsort(np.concatenate([row, row]), kind="stable")
-        both = (
-            np.concatenate([[0], np.cumsum(2 * lengths)]),
-            np.concatenate([index, index + count])[order],
-            np.concatenate([coefficient, -coefficient])[order],
-        )
+        start, index, coefficient = self.attacker.relations
+        row = np.repeat(np.arange(len(start) - 1), np.diff(start))
         usable = hidden | candidate
-        lower = np.zeros(2 * count)
         self._up = np.where(usable, self.attacker._up, 0.0)
         self._down = np.where(usable, self.attacker._down, 0.0)
         for _ in range(TIGHTER):
@@ -89,7 +80,21 @@ class Search:
         needs.ask(
             (self._up + self._down >= needs.width - TINY) & (self._up >= needs.above - TINY) & (self._down >= needs.below - TINY)
         )
-        self._program = Program(both, lower, np.concatenate([self._up, self._down]))
+
+    @cached_property
+    def _program(self) -> Program:
+        """Moves up and moves down are columns of their own: each has its cost."""
+        count = len(self.variables)
+        start, index, coefficient = self.attacker.relations
+        lengths = np.diff(start)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        order = np.argsort(np.concatenate([row, row]), kind="stable")
+        both = (
+            np.concatenate([[0], np.cumsum(2 * lengths)]),
+            np.concatenate([index, index + count])[order],
+            np.concatenate([coefficient, -coefficient])[order],
+        )
+        return Program(both, np.zeros(2 * count), np.concatenate([self._up, self._down]))
 
     def _tighten(self, row: Ints, index: Ints, coefficient: Floats) -> None:
         """Nothing moves further than the others in each relation make up for: what cannot move far enough needs no program."""
@@ -134,6 +139,8 @@ class Search:
         program.bound(own, np.array([low, high]), np.array([low, high]))
         prices = self._prices(abs(amount), noise)
         best, least = None, np.inf
+        # Where nothing moves no price is too high (dual feasible): from there it is a few steps.
+        program.restart()
         for _ in range(3):
             found = program.best(-prices)
             if found is None:

@@ -181,12 +181,12 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools, proven: Proven, worke
             break
         before = hidden.copy()
         moves: list[Moves] = []
-        for at in leaks:
-            if narrow[at] or told.get(int(at)):
-                near = problem.system.near(np.array([at]), parts.axes + turn // 3, most=NEAR << turn)
-                moves.append(_mend(problem, near, hidden, narrow, told, seed=turn + 1))
-                narrow[at] = False
-                told.pop(int(at), None)
+        for at in leaks.tolist():
+            for wider in range(turn, ROUNDS):
+                if not (narrow[at] or told.get(at)):
+                    break
+                near = problem.system.near(np.array([at]), parts.axes + wider // 3, most=NEAR << wider)
+                moves.append(_mend(problem, near, hidden, narrow, told, seed=wider + 1))
         _hand_on(moves, problem, hidden, proven)
         moved = hidden & np.isin(np.arange(len(hidden)), np.concatenate([leaks, np.flatnonzero(hidden & ~before)]))
     return hidden

@@ -28,6 +28,9 @@ HUGE = 5_000
 FEW = 4
 """Codes of a dimension that a slice always has all of."""
 OTHERS = 2
+LONG = 40
+"""Codes of a dimension without levels from which it is searched in groups."""
+GROUP = 12
 SLICE = 700
 
 
@@ -75,13 +78,15 @@ class Places:
 
 @dataclass
 class Parts:
-    """How a table falls apart: the dimension with the most families, and each variable's nodes in it. ``margin``: variables that
-    subtotals of that dimension are in. ``branch``, ``unit``: by node, its ancestor (or itself) two levels and one level above
-    the lowest, -1 above these."""
+    """How a table falls apart: the dimension with the most families (of several: the most codes), and each variable's nodes in
+    it. ``margin``: variables that subtotals of that dimension are in. ``branch``, ``unit``: by node, its ancestor (or itself) two
+    levels and one level above the lowest, -1 above these; of a long dimension without levels, groups of codes that stand
+    together."""
 
     axes: int
     families: list[tuple[int, Ints]]
     depth: list[int]
+    long: bool
     node: Ints
     variable: Ints
     margin: Bools
@@ -91,7 +96,9 @@ class Parts:
 
     @staticmethod
     def of(cells: Cells, system: System) -> Parts:
-        axis = int(np.argmax([len(dimension.families) for dimension in cells.dimensions]))
+        axis = max(
+            range(len(cells.dimensions)), key=lambda at: (len(cells.dimensions[at].families), len(cells.dimensions[at].codes))
+        )
         dimension = cells.dimensions[axis]
         depth = [0] * len(dimension.codes)
         for node, above in enumerate(dimension.parent):
@@ -103,6 +110,10 @@ class Parts:
         for at, above in enumerate(dimension.parent):
             branch[at] = at if depth[at] == top else branch[above] if above >= 0 else -1
             unit[at] = at if depth[at] == top + 1 else unit[above] if above >= 0 else -1
+        leaves = np.flatnonzero(np.array(depth) == 1)
+        long = max(depth, default=0) == 1 and len(leaves) > LONG
+        if long:
+            unit[leaves], branch[leaves] = np.arange(len(leaves)) // GROUP, np.arange(len(leaves)) // GROUP**2
         moving = system.variable >= 0
         inner = np.ones(len(dimension.codes), dtype=bool)
         for above, _ in dimension.families:
@@ -113,7 +124,7 @@ class Parts:
         order = np.argsort(node, kind="stable")
         axes = sum(len(one.codes) > 1 for one in cells.dimensions)
         return Parts(
-            axes, dimension.families, depth, node[order], variable[order], margin, Grid(cells, system, axis), branch, unit
+            axes, dimension.families, depth, long, node[order], variable[order], margin, Grid(cells, system, axis), branch, unit
         )
 
     def _at(self, nodes: Ints) -> Ints:
@@ -130,25 +141,24 @@ class Parts:
 
     def blocks(self) -> list[Ints]:
         """The subtables at the bottom: the parts of one subtotal by all of the other dimensions, without what is in a subtotal
-        itself. Where there is but one level it is all one."""
-        if max(self.depth, default=0) < 2:
+        itself. Where there is but one level it is all one, unless it is long."""
+        if max(self.depth, default=0) < 2 and not self.long:
             return [np.unique(self.variable)] if len(self.variable) else []
-        found = [self._at(below) for _, below in self.families]
+        groups = [np.flatnonzero(self.unit == one) for one in np.unique(self.unit[self.unit >= 0])]
+        found = [self._at(below) for below in (groups if self.long else [below for _, below in self.families])]
         return [kept for one in found if len(kept := one[~self.margin[one]])]
 
     def branches(self) -> list[Ints]:
-        """Whatever has parts that have parts, with all below it, by all other dimensions. None where there is but one level."""
-        if max(self.depth, default=0) < 2:
+        """Whatever has parts that have parts, with all below it, by all other dimensions. None where there is but one level,
+        unless it is long."""
+        if max(self.depth, default=0) < 2 and not self.long:
             return []
         found = [self._at(np.flatnonzero(self.branch == top)) for top in np.unique(self.branch[self.branch >= 0])]
         return [one for one in found if len(one)]
 
     def places(self, variables: Ints) -> Places:
         cells, system = self.grid.cells, self.grid.system
-        moving = np.flatnonzero(system.variable >= 0)
-        cell = np.zeros(system.count, dtype=np.int64)
-        cell[system.variable[moving]] = moving
-        node = cells.nodes[cell[variables]]
+        node = cells.nodes[system.cell[variables]]
         parents = [np.array(dimension.parent, dtype=np.int64) for dimension in cells.dimensions]
         return Places(node, self.unit[node[:, self.grid.axis]], parents, self.grid.axis)
 

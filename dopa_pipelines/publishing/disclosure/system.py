@@ -34,11 +34,24 @@ class System:
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
     @cached_property
+    def cell(self) -> Ints:
+        """A cell of each variable."""
+        moving = np.flatnonzero(self.variable >= 0)
+        found = np.zeros(self.count, dtype=np.int64)
+        found[self.variable[moving]] = moving
+        return found
+
+    @cached_property
     def _columns(self) -> tuple[Ints, Ints]:
         """Rows of each variable: ``rows[start[v]:start[v + 1]]``."""
         order = np.argsort(self.index, kind="stable")
         counts = np.bincount(self.index, minlength=self.count)
         return np.concatenate([[0], np.cumsum(counts)]), self.rows[order]
+
+    @cached_property
+    def _position(self) -> Ints:
+        """-1 for every variable: filling it anew would take longer than the small parts that it is for."""
+        return np.full(self.count, -1, dtype=np.int64)
 
     def gather(self, values: Floats, how: np.ufunc, start: float = 0.0) -> Floats:
         """One value for each variable out of its cells' values."""
@@ -77,11 +90,12 @@ class System:
 
         ``closed``: only the relations that have no other variable; the others are somebody else's to keep.
         """
-        local = np.full(self.count, -1, dtype=np.int64)
-        local[variables] = np.arange(len(variables))
         rows = self.rows_of(variables)
         entries = ranges(self.start[rows], self.start[rows + 1])
-        index = local[self.index[entries]]
+        position = self._position
+        position[variables] = np.arange(len(variables))
+        index = position[self.index[entries]]
+        position[variables] = -1
         row = np.repeat(np.arange(len(rows)), self.start[rows + 1] - self.start[rows])
         kept = index >= 0
         if closed:

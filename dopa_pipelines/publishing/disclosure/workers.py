@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 WORTH = 20_000
 """From this many variables on a second process pays for what it has to be told."""
-CHUNKS = 24
+CHUNKS = 80
 """Pieces that the work is cut into, so that no process waits long for the others."""
 
 Task = TypeVar("Task", bound=tuple[Any, ...])
