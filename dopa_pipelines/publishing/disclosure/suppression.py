@@ -120,21 +120,15 @@ def _branch(problem: Problem, task: tuple[Ints, Bools, Proven, Places, int]) -> 
         if not (narrow[at] or unsure[at]):
             continue
         near = places.slice(int(at), problem.cost[variables], turn, random)
-        search = Search(problem, variables[near], hidden[near], problem.candidate[variables[near]], seed=turn + 1, patient=False)
-        search.needs.ask(narrow[near] | ~hidden[near], unsure[near])
         here = {far: number for number, far in enumerate(near.tolist())}
-        search.attacker.pending = {here[far]: who for far, who in proven.pending.items() if far in here and unsure[far]}
-        search.run()
-        search.shield(quick=True)
-        hidden[near] |= search.hidden
-        narrow[near[~search.attacker.open()]] = False
-        left: dict[int, set[int]] = {}
-        for person, one in search.attacker.told(quick=True):
-            left.setdefault(one, set()).add(person)
+        pending = {here[far]: who for far, who in proven.pending.items() if far in here and unsure[far]}
+        hidden[near], narrow[near], left, made = _mend(
+            problem, variables[near], hidden[near], narrow[near], unsure[near], pending, seed=turn + 1
+        )
         for one in np.flatnonzero(unsure[near] & ~narrow[near]).tolist():
             proven.pending[int(near[one])] = left.get(one, set())
             unsure[near[one]] = one in left
-        moves.append(Moves.of(search.attacker.points, variables[near]))
+        moves.append(made)
     return hidden, Moves.joined(moves)
 
 
@@ -186,27 +180,30 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools, proven: Proven, worke
                 if not (narrow[at] or told.get(at)):
                     break
                 near = problem.system.near(np.array([at]), parts.axes + wider // 3, most=NEAR << wider)
-                moves.append(_mend(problem, near, hidden, narrow, told, seed=wider + 1))
+                pending = {number: told[far] for number, far in enumerate(near.tolist()) if told.get(far)}
+                secret = np.isin(np.arange(len(near)), list(pending))
+                hidden[near], narrow[near], left, made = _mend(
+                    problem, near, hidden[near], narrow[near], secret, pending, seed=wider + 1
+                )
+                told.update((int(near[number]), left.get(number, set())) for number in pending)
+                moves.append(made)
         _hand_on(moves, problem, hidden, proven)
         moved = hidden & np.isin(np.arange(len(hidden)), np.concatenate([leaks, np.flatnonzero(hidden & ~before)]))
     return hidden
 
 
-def _mend(problem: Problem, near: Ints, hidden: Bools, narrow: Bools, told: dict[int, set[int]], seed: int) -> Moves:
-    """Protect the leaks in a neighbourhood by moves that leave everything outside as it is."""
-    search = Search(problem, near, hidden[near], problem.candidate[near], seed=seed, patient=False)
-    wanted = {at: told[int(far)] for at, far in enumerate(near) if told.get(int(far))}
-    secret = np.zeros(len(near), dtype=bool)
-    secret[list(wanted)] = True
-    search.needs.ask(narrow[near] | ~hidden[near], secret)
-    search.attacker.pending = wanted
+def _mend(
+    problem: Problem, near: Ints, hidden: Bools, narrow: Bools, secret: Bools, pending: dict[int, set[int]], seed: int
+) -> tuple[Bools, Bools, dict[int, set[int]], Moves]:
+    """Protect the ``narrow`` ones of a neighbourhood, and the ``secret`` ones from the single contributors that are ``pending``,
+    by moves that leave everything outside as it is. By position in ``near``: what is hidden, what is still too narrow, who may
+    still tell; and the moves."""
+    search = Search(problem, near, hidden, problem.candidate[near], seed=seed, patient=False)
+    search.needs.ask(narrow | ~hidden, secret)
+    search.attacker.pending = pending
     search.run()
     search.shield(quick=True)
-    hidden[near] |= search.hidden
-    narrow[near[~search.attacker.open()]] = False
     left: dict[int, set[int]] = {}
     for person, at in search.attacker.told(quick=True):
         left.setdefault(at, set()).add(person)
-    for at in wanted:
-        told[int(near[at])] = left.get(at, set())
-    return Moves.of(search.attacker.points, near)
+    return search.hidden, narrow & search.attacker.open(), left, Moves.of(search.attacker.points, near)
