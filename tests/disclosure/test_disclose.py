@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.disclosure.attack import public
@@ -70,6 +71,28 @@ def test_what_the_first_table_hid_the_second_does_not_show(pair: tuple[Case, Cas
     hidden = public(second.truth, second.said.answer["cells"]).hidden
     shown = [cell for cell in second.truth.hidden_before if not hidden[cell]]
     assert not shown, [second.truth.names(cell) for cell in shown]
+
+
+def test_a_long_dimension_without_levels_is_protected(tmp_path: Path) -> None:
+    """It is searched in groups of codes that stand together: what they share is published, or is hidden by none of them."""
+    random = np.random.default_rng(11)
+    codes = [f"{number:03}" for number in range(150)]
+    rows = [
+        {"area": code, "sex": sex, "month": month, "births": int(random.poisson(mean))}
+        for code, mean in zip(codes, random.gamma(1, 6, len(codes)), strict=True)
+        for sex in "fm"
+        for month in "123"
+    ]
+    dimensions = [{"name": name, "total": "all"} for name in ("area", "sex", "month")]
+    spec = {
+        "measure": "births", "kind": "frequency", "dimensions": dimensions, "rule": {"threshold": 5},
+        "method": "suppression", "zeros": "published",
+    }  # fmt: skip
+    outcome = attempt(Case("long", spec, rows), tmp_path)
+    assert outcome.verdict is not None, outcome.said.error
+    assert not outcome.verdict.told, [str(told) for told in outcome.verdict.told]
+    assert not outcome.verdict.wrong
+    assert outcome.said.answer["summary"]["value_kept"] > 0.8
 
 
 def test_a_table_without_people_goes_out_as_it_is(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing.disclosure import Dimension, Dominance, Family, Policy, Protected, Rule, Table, protect
+from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
+from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import build
 
 
@@ -114,6 +116,31 @@ def test_a_single_contributor_does_not_tell_the_other_cell() -> None:
     assert protected.passed
     row = [at(protected, row="r0", column=column)["published"] for column in ("c0", "c1", "c2", "all")]
     assert sum(value is None for value in row) > 2
+
+
+def test_a_single_contributor_is_not_kept_from_a_count_by_half_a_person() -> None:
+    """x + y + p = w, y + z = w, x + z = w, q = p, and w is known within one. Who knows p (or q) knows 2x within one: x itself, as
+    counts are whole, though a half on either side would add up as well."""
+    relations = [{0: 1, 1: 1, 3: 1, 2: -1}, {1: 1, 4: 1, 2: -1}, {0: 1, 4: 1, 2: -1}, {5: 1, 3: -1}]
+    x, w, p, q = 0, 2, 3, 5
+    down = np.array([5.0, 5, 1, 4, 5, 4])
+    system = System(
+        variable=np.arange(6),
+        count=6,
+        start=np.cumsum([0, *(len(row) for row in relations)]),
+        index=np.concatenate([np.array(list(row)) for row in relations]),
+        coefficient=np.concatenate([np.array(list(row.values()), dtype=float) for row in relations]),
+        down=down,
+    )
+    needs = Needs(np.zeros(6), np.zeros(6), np.zeros(6), np.full(6, -1), np.zeros(6, dtype=bool))
+    needs.width[x] = 1
+    needs.secret[x] = True
+    needs.person[[p, q]] = 0, 1
+    up = down.copy()
+    up[w] = 1
+    attacker = Attacker(system, np.arange(6), needs, np.ones(6, dtype=bool), whole=True, up=up)
+    assert not len(attacker.settle()), "an outsider cannot tell"
+    assert sorted(attacker.told()) == sorted(attacker.told(quick=True)) == [(0, x), (1, x)]
 
 
 def test_all_zero_and_one_cell_tables() -> None:
