@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import orjson
 import polars as pl
 
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing.disclosure import RESERVED, cell_key, rounding
-from dopa_pipelines.publishing.disclosure.audit import Audit, _plain, audit, needs_of
+from dopa_pipelines.publishing.disclosure.audit import Audit, audit, needs_of
 from dopa_pipelines.publishing.disclosure.proof import Moves
 from dopa_pipelines.publishing.disclosure.rules import Rule, sensitivity
 from dopa_pipelines.publishing.disclosure.search import Problem
@@ -72,23 +73,23 @@ class Protected:
         return found.select(pl.col("published").is_null().alias("hidden"), "status", "published")
 
     def as_dict(self) -> dict[str, Any]:
-        """The document that ``dopa disclose --json`` prints."""
+        """The document that ``dopa disclose --json`` prints, for :mod:`orjson`: its cells are JSON already, as there may be a
+        million."""
         names = [dimension.name for dimension in self.cells.dimensions]
-        numbers = {name: _exact(self.frame[name]) for name in ("value", "published", "low", "high")}
-        hidden = (self.frame["published"].is_null() | self.frame["low"].is_not_null()).to_list()
-        low, high = numbers.pop("low"), numbers.pop("high")
-        columns = {name: self.frame[name].to_list() for name in names} | numbers | {"status": self.frame["status"].to_list()}
-        columns["interval"] = [[*ends] if shown else None for *ends, shown in zip(low, high, hidden, strict=True)]
-        cells = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        return {"cells": cells, "summary": self.summary, "audit": self.audit.as_dict()}
+        value, published, low, high = (_exact(self.frame[name]) for name in ("value", "published", "low", "high"))
+        status, hidden = self.frame["status"], published.is_null() | low.is_not_null()
+        ends = pl.DataFrame([low, high]).select(pl.concat_list("low", "high")).to_series()
+        interval = ends.zip_with(hidden, pl.Series([None], dtype=ends.dtype)).alias("interval")
+        cells = self.frame.select(names).with_columns(value, published, status, interval)
+        return {"cells": orjson.Fragment(cells.write_json()), "summary": self.summary, "audit": self.audit.as_dict()}
 
 
-def _exact(numbers: pl.Series) -> list[float | int | None]:
-    """As JSON writes them; a column of whole numbers at once, for there may be a million."""
-    known = numbers.drop_nulls().cast(pl.Float64)
-    if (known.is_finite() & ((known - known.round()).abs() < 1e-6) & (known.abs() < 2**53)).all():
-        return numbers.cast(pl.Float64).round().cast(pl.Int64).to_list()
-    return [None if value is None else _plain(value) for value in numbers]
+def _exact(numbers: pl.Series) -> pl.Series:
+    """Whole numbers without a point where all are; null for what has no bound."""
+    known = numbers.cast(pl.Float64)
+    known = known.set(~known.is_finite(), None)
+    whole = (known - known.round()).abs() < 1e-6
+    return known.round().cast(pl.Int64) if (whole & (known.abs() < 2**53)).all() else known.zip_with(~whole, known.round())
 
 
 def protect(
