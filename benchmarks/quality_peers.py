@@ -2,7 +2,8 @@
 
 They run the rules that both have: conditions on single rows, forms, lists, ranges, absent and repeated values; not references or
 comparisons with other tables. They may need packages of other versions than ours: give ``DOPA_BENCH_PEERS`` the Python of an
-environment that has them (``pandera[polars]``, ``great_expectations``, ``sqlalchemy``, ``psycopg2-binary``).
+environment that has them (``pandera[polars]`` with ``adbc-driver-postgresql`` and ``pyarrow``; ``great_expectations``,
+``sqlalchemy``, ``psycopg2-binary``).
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def main(name: str, dataset: str) -> None:
     try:
         found = {"pandera": pandera, "great_expectations": great_expectations}[name](url, dataset)
     except ModuleNotFoundError as error:
-        found = {"missing": error.name}
+        found = {"missing": error.name or str(error).splitlines()[0]}
     print(json.dumps(found))
 
 
