@@ -129,6 +129,11 @@ def trace_link(portal: str, name: str) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.url(addresses.trace(portal, name))
 
 
+def incidents_link(portal: str, name: str) -> dg.MetadataValue[Any]:
+    """The open incidents of a dataset, or of a built table, as asset metadata: what fails and how it is repaired."""
+    return dg.MetadataValue.url(addresses.incidents(portal, name))
+
+
 def with_trace(description: str, portal: str, name: str, column: str) -> str:
     """A column's description with a link to its trace: in descriptions, Dagster's UI reads Markdown."""
     return f"{description} [ที่มา / trace]({addresses.trace(portal, name, column)})".lstrip()

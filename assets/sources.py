@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.platform import CLASSIFICATION, Platform, class_table, class_tags, column_tags, report, trace_link, with_trace
+from assets.platform import (
+    CLASSIFICATION,
+    Platform,
+    class_table,
+    class_tags,
+    column_tags,
+    incidents_link,
+    report,
+    trace_link,
+    with_trace,
+)
 from dopa_pipelines.contracts import Contract, Contracts
 from dopa_pipelines.errors import Rejected
 from dopa_pipelines.lineage.classes import Class
@@ -154,6 +164,7 @@ def _spec(
             "arrives_as": contract.layout.format,
             "frequency": contract.service_level.frequency or "ad hoc",
             "trace": trace_link(portal, contract.table),
+            "incidents": incidents_link(portal, contract.dataset),
             **class_table(classes),
         },
     )

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from assets.platform import Platform, class_table, class_tags, column_tags, report, trace_link, with_trace
+from assets.platform import Platform, class_table, class_tags, column_tags, incidents_link, report, trace_link, with_trace
 from dopa_pipelines.lineage.classes import Class
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import Identity
@@ -223,6 +223,7 @@ def _spec(model: Model, key: dg.AssetKey, portal: str, classes: Mapping[str, Cla
             "dagster/table_name": model.target,
             "dbt_model": f"dbt_project/{model.path}",
             "trace": trace_link(portal, model.target),
+            "incidents": incidents_link(portal, model.target),
             **class_table(classes),
         },
     )

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     state: Path = Field(DEFAULT_STATE, description="Folder of everything the platform keeps")
     warehouse_url: SecretStr | None = Field(None, description="URL of a PostgreSQL 15+ server; unset: embedded")
     port: int = Field(3000, ge=1, le=65535, description="Loopback port of the Dagster UI")
+    ui_url: str | None = Field(None, description="Address by which others reach the Dagster UI; default its loopback port")
     portal_port: int = Field(3001, ge=1, le=65535, description="Port of the portal")
     portal_url: str | None = Field(None, description="Address by which others reach the portal; default its loopback port")
     drop_zone: Path | None = Field(None, description="Where deliveries arrive: <bureau>/<dataset>/<file>; default <state>/drop")
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "warehouse_url",
+        "ui_url",
         "portal_url",
         "drop_zone",
         "releases",
@@ -84,7 +86,7 @@ class Settings(BaseSettings):
         """An empty variable (``DOPA_WAREHOUSE_URL= make demo``) means that it isn't set."""
         return None if value == "" else value
 
-    @field_validator("portal_url")
+    @field_validator("ui_url", "portal_url")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
         if value is None:
@@ -110,6 +112,11 @@ class Settings(BaseSettings):
     def root(self) -> Path:
         """The project's root folder, where ``assets``, ``sensors`` and ``dbt_project`` lie."""
         return project_root()
+
+    @property
+    def ui_address(self) -> str:
+        """Where the Dagster UI is reached, without a slash at the end."""
+        return self.ui_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def portal_address(self) -> str:

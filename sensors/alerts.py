@@ -40,7 +40,7 @@ def alert_sensors() -> list[dg.SensorDefinition]:
         )
         # The message of an exception may hold a value; the step that failed does not.
         steps = sorted({event.step_key for event in context.get_step_failure_events() if event.step_key})
-        link = f"http://127.0.0.1:{settings.port}/runs/{context.dagster_run.run_id}"
+        link = f"{settings.ui_address}/runs/{context.dagster_run.run_id}"
         with open_warehouse(settings) as warehouse, warehouse.connect(Role.LOADER) as connection:
             run_failed(connection, context.dagster_run.run_id, stewards, ", ".join(steps) or "before its first step", link)
             connection.commit()
@@ -60,7 +60,7 @@ def tell(warehouse: Warehouse, settings: Settings) -> str:
         return "nothing is configured to send alerts by (DOPA_SMTP_URL, DOPA_ALERT_WEBHOOK)"
     with warehouse.connect(Role.LOADER) as connection:
         known = load_contracts(settings.contracts).by_dataset
-        noted = collect(connection, known, lambda table: addresses.trace(settings.portal_address, table))
+        noted = collect(connection, known, lambda number: addresses.incident(settings.portal_address, number))
         connection.commit()
         sent = send(connection, ways)
         stands = standing(connection, ways)

@@ -43,3 +43,14 @@ def release(base: str, name: str, version: str) -> str:
 def released_file(base: str, name: str, version: str, file: str) -> str:
     """A file of a release; ``version`` may be ``latest``."""
     return f"{release(base, name, version)}{quote(file, safe='')}"
+
+
+def incidents(base: str, dataset: str = "", bureau: str = "") -> str:
+    """The page of open quality incidents: all, those of a dataset or ``schema.table``, or those of a bureau."""
+    asked = {key: value for key, value in {"dataset": dataset, "bureau": bureau}.items() if value}
+    return f"{base}/incidents{'?' + urlencode(asked) if asked else ''}"
+
+
+def incident(base: str, number: int) -> str:
+    """The page of one quality incident, also after it was closed."""
+    return f"{base}/incidents/{number}"

@@ -34,12 +34,13 @@ from dopa_pipelines.lineage.classes import LEVELS, WHATS
 from dopa_pipelines.lineage.columntrace import Connection
 from dopa_pipelines.lineage.drawing import LINKED_STYLE
 from dopa_pipelines.lineage.trace import BANGKOK
-from dopa_pipelines.portal import addresses, catalogue, publications, traces
+from dopa_pipelines.portal import addresses, catalogue, incidents, publications, traces
 from dopa_pipelines.portal.readers import Readers, WarehouseDownError
 from dopa_pipelines.portal.traces import BadQuestionError, Question
 from dopa_pipelines.publishing import calendar, shelf
 from dopa_pipelines.publishing.publication import LICENCES
 from dopa_pipelines.publishing.schedule import MONTHS_TH
+from dopa_pipelines.quality.incidents import SEVERITY_TH
 from dopa_pipelines.settings import Settings
 
 log = logging.getLogger("dopa.portal")
@@ -88,6 +89,9 @@ class Portal:
             "release_address": partial(addresses.release, self.base),
             "file_address": partial(addresses.released_file, self.base),
             "calendar_address": f"{self.base}/calendar",
+            "incidents_address": partial(addresses.incidents, self.base),
+            "incident_address": partial(addresses.incident, self.base),
+            "severity_th": SEVERITY_TH,
             "levels": LEVELS,
             "whats": WHATS,
             "licences": LICENCES,
@@ -119,14 +123,14 @@ class Portal:
         contracts = await run_in_threadpool(self.declared.contracts)
         extracts = await run_in_threadpool(self.declared.extracts)
 
-        def ask(connection: Connection) -> tuple[list[catalogue.Table], publications.Known]:
-            return catalogue.tables(connection), publications.held(connection)
+        def ask(connection: Connection) -> tuple[list[catalogue.Table], publications.Known, dict[str, int]]:
+            return catalogue.tables(connection), publications.held(connection), incidents.open_by_dataset(connection)
 
         try:
-            (tables, known), down = await self.read(ask), False
+            (tables, known, failing), down = await self.read(ask), False
         except WarehouseDownError as error:
             log.error("the warehouse does not answer: %s", error)
-            tables, known, down = [], publications.Known(), True
+            tables, known, failing, down = [], publications.Known(), {}, True
         now = datetime.now(BANGKOK)
         written = {table.target: table.written_at for table in tables}
 
@@ -140,6 +144,7 @@ class Portal:
             written=written,
             most={table.target: table.most for table in tables},
             held=known.held,
+            failing=failing,
             due={
                 item.name: publications.next_release(item.publication, now) for item in extracts if item.publication is not None
             },
@@ -256,6 +261,29 @@ class Portal:
         """What stays at every address of a withdrawn release but that of its tombstone's file: 410."""
         publication, latest = (found.publication, found.latest) if found else (None, None)
         return self.page("withdrawn.html.j2", 410, stone=stone, publication=publication, latest=latest)
+
+    # Quality
+
+    async def incidents(self, request: Request) -> Response:
+        """Open incidents: of all, of ``dataset`` (also ``schema.table``) or of ``bureau``."""
+        dataset, bureau = (request.query_params.get(name, "").strip()[:200].replace("\0", "") for name in ("dataset", "bureau"))
+        contracts = {item.dataset: item for item in await run_in_threadpool(self.declared.contracts)}
+        today = datetime.now(BANGKOK).date()
+        listed = await self.read(partial(incidents.listed, contracts=contracts, day=today, dataset=dataset, bureau=bureau))
+        return self.page("incidents.html.j2", listed=listed, dataset=dataset, bureau=bureau)
+
+    async def incident(self, request: Request) -> Response:
+        number: int = request.path_params["number"]
+        contracts = {item.dataset: item for item in await run_in_threadpool(self.declared.contracts)}
+        today = datetime.now(BANGKOK).date()
+        shown = None
+        if number < 2**63:
+            shown = await self.read(partial(incidents.shown, contracts=contracts, day=today, number=number))
+        if shown is None:
+            return self.message(404, "ไม่พบเหตุเลขที่นี้", "There is no incident of that number", detail=str(number)[:20])
+        return self.page("incident.html.j2", shown=shown)
+
+    # The calendar
 
     async def calendar(self, request: Request) -> Response:
         declared = (await run_in_threadpool(self.declared.publications)).values()
@@ -381,6 +409,8 @@ def create_app(settings: Settings) -> ASGIApp:
                 for below in ("", "/releases")
                 for name in calendar.FILES
             ),
+            Route("/incidents", portal.incidents),
+            Route("/incidents/{number:int}", portal.incident),
             Route("/releases/{publication}/", portal.publication),
             Route("/releases/{publication}/{version}/", portal.release),
             Route("/releases/{publication}/{version}/{file}", portal.file),

@@ -60,10 +60,10 @@ class Standing:
         return f"alerts by {self.transport}: {self.sent} sent, {self.waiting} wait{given_up}{problem}"
 
 
-def collect(connection: Connection, contracts: Mapping[str, Contract], link: Callable[[str], str]) -> int:
+def collect(connection: Connection, contracts: Mapping[str, Contract], link: Callable[[int], str]) -> int:
     """Note what is to be told: incidents that opened, opened again or whose rows changed within a day; returns how many.
 
-    ``link``: the page of a table, named ``schema.table``. In the caller's transaction; on the same day it is noted once.
+    ``link``: the page of an incident, by its number. In the caller's transaction; on the same day it is noted once.
     """
     moved = [
         row[0]
@@ -90,7 +90,7 @@ def collect(connection: Connection, contracts: Mapping[str, Contract], link: Cal
             "th": f"{contract.title_th if contract else item.dataset}: กฎ {item.rule} ไม่ผ่าน{rows and f' {item.rows_now:,} แถว'}",
             "en": f"{item.dataset}: {item.rule} fails{rows and f' for {item.rows_now:,} rows'}",
             "what_to_do": [{"th": step.th, "en": step.en, "command": step.command} for step in steps],
-            "link": link(contract.table if contract else item.dataset),
+            "link": link(item.id),
         }
         noted += _note(connection, "incident", item.id, None, [item.owner], message)
     return noted

@@ -35,6 +35,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 }
 """Roles of a contract by severity: the first that somebody has owns the incident."""
 SEVERITIES = ("block", "reject", "warn")
+SEVERITY_TH: Mapping[str, str] = {"block": "ระงับข้อมูลปลายทาง", "reject": "ไม่รับแถวที่ผิด", "warn": "เตือน"}
+"""What a rule does that fails, as pages and workbooks tell it."""
 # Who works, as the process says, or the database's role.
 _WHO = "coalesce(nullif(current_setting('dopa.actor', true), ''), current_user::text)"
 

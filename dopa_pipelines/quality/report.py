@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 
 from dopa_pipelines.contracts import Contract
 from dopa_pipelines.quality import scores, store
+from dopa_pipelines.quality.incidents import SEVERITY_TH
 from dopa_pipelines.quality.scores import UNUSUAL, Score
 from dopa_pipelines.quality.standard import OVERALL, Standard, Text, current
 from dopa_pipelines.thai import BANGKOK
@@ -355,4 +356,5 @@ def as_html(page: Page) -> str:
         share_failed=share_failed,
         dimensions=page.standard.dimensions,
         overall=OVERALL,
+        severities=SEVERITY_TH,
     )

@@ -17,12 +17,11 @@ from dopa_pipelines.contracts import Contract
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.ingest.reasons import meaning
 from dopa_pipelines.quality import repair
-from dopa_pipelines.quality.incidents import Incident, Month
+from dopa_pipelines.quality.incidents import SEVERITY_TH, Incident, Month
 from dopa_pipelines.quality.places import Places
 from dopa_pipelines.quality.standard import current
 from dopa_pipelines.thai import BANGKOK
 
-SEVERITY_TH: Mapping[str, str] = {"block": "ระงับข้อมูลปลายทาง", "reject": "ไม่รับแถวที่ผิด", "warn": "เตือน"}
 MOST_ROWS = 1_000
 """Rows that the workbook lists of one incident; the rest is told as a number."""
 _OF_PLACE = ("delivery", "file", "row", "quarantine_id", "codes")

@@ -123,17 +123,58 @@ def test_what_is_not_there_is_told_with_what_may_be_meant(portal: TestClient) ->
         assert portal.get(f"/trace/marts.hotels?as_of={when}").status_code == code, when
 
 
+def test_incidents_are_shown_as_the_command_line_tells_them(portal: TestClient, demo: Any) -> None:
+    known = json.loads(demo.dopa("quality", "incidents", "--json").stdout)
+    page = portal.get("/incidents")
+    numbers = {int(found) for found in re.findall(r'href="/incidents/(\d+)"', page.text)}
+    assert numbers == {item["id"] for item in known} and len(known) > 100
+    by_dataset: dict[str, list[dict[str, Any]]] = {}
+    for item in known:
+        by_dataset.setdefault(item["dataset"], []).append(item)
+    home = portal.get("/").text
+    for dataset, items in by_dataset.items():
+        own = portal.get("/incidents", params={"dataset": dataset}).text
+        assert {int(found) for found in re.findall(r'href="/incidents/(\d+)"', own)} == {item["id"] for item in items}, dataset
+        if "." not in dataset:
+            assert f'<a href="/incidents?dataset={dataset}">{len(items)}</a>' in home, dataset
+    bureaus = {item["bureau"] for item in known}
+    of_bureaus = [
+        len(re.findall(r"<code>[^<]*</code></a></td>\s+<td>", portal.get("/incidents", params={"bureau": name}).text))
+        for name in bureaus
+    ]
+    assert sum(of_bureaus) == len(known)
+    for item in [items[0] for items in by_dataset.values()]:
+        one = portal.get(f"/incidents/{item['id']}")
+        told = json.loads(demo.dopa("quality", "incidents", "about", str(item["id"]), "--json").stdout)
+        assert one.status_code == 200 and f"{item['rows_now']:,}" in one.text
+        for step in told["repair"]:
+            assert unescape(one.text).count(step["th"]) and step["command"].replace(" ID ", f" {item['id']} ") in unescape(
+                one.text
+            )
+        for event in told["events"]:
+            assert {"opened": "พบครั้งแรก", "seen": "จำนวนแถวเปลี่ยน"}[event["action"]] in one.text
+        # Who sees to it is told by the command line alone: nobody is asked here who they are.
+        assert item["owner"] and item["owner"] not in one.text + page.text
+    for path in ("/incidents/999999999", f"/incidents/{2**63}", f"/incidents/{10**30}", "/incidents/x", "/incidents/-1"):
+        assert portal.get(path).status_code == 404, path
+    nothing = portal.get("/incidents", params={"dataset": "nothing\0"})
+    assert nothing.status_code == 200 and "ไม่มีเหตุที่เปิดอยู่" in nothing.text
+
+
 def test_no_value_of_a_row_is_on_a_page(portal: TestClient, demo: Any) -> None:
     with open_warehouse(demo.settings) as warehouse, warehouse.connect(Role.LOADER) as connection:
         rows = connection.execute("select pid::text, first_name, last_name from raw.person_register limit 400").fetchall()
-    pages = [portal.get(path).text for path in ("/", "/trace/raw.person_register", "/trace/raw.person_register.json")]
+    paths = {"/", "/trace/raw.person_register", "/trace/raw.person_register.json"}
+    paths |= {path for path in links(portal.get("/incidents?dataset=person_register").text) if path.startswith("/incidents/")}
+    assert len(paths) > 5
+    pages = [portal.get(path).text for path in paths]
     text = "\n".join([*pages, portal.get("/trace/registration/person_register").text])
     assert [pid for pid, _, _ in rows if pid in text] == []
     assert [f"{first} {last}" for _, first, last in rows if f"{first} {last}" in text] == []
 
 
 def test_a_page_takes_a_fifth_of_a_second_at_most(portal: TestClient) -> None:
-    for path in ("/", "/trace/raw.person_register", "/trace/raw.area_code", "/releases/hotels_licensed/"):
+    for path in ("/", "/trace/raw.person_register", "/trace/raw.area_code", "/releases/hotels_licensed/", "/incidents"):
         portal.get(path)
         took = []
         for _ in range(5):

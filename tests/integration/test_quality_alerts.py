@@ -123,7 +123,7 @@ def fails(conn: psycopg.Connection[Any], rows: int, dataset: str | None = None) 
 
 
 def tell(conn: psycopg.Connection[Any], ways: dict[str, alerts.Send]) -> int:
-    alerts.collect(conn, {}, "http://portal/trace/{}".format)
+    alerts.collect(conn, {}, "http://portal/incidents/{}".format)
     conn.commit()
     return alerts.send(conn, ways)
 
@@ -145,7 +145,9 @@ def test_the_owner_gets_one_mail_of_all_and_none_twice(conn: psycopg.Connection[
     assert len(mine) == 1 and mine[0]["To"] == "somchai@dopa.example"
     text = mine[0].get_content()
     assert f"{one}: sex_required fails for 3 rows" in text and f"{two}: sex_required fails for 12 rows" in text
-    assert "12 แถว" in text and f"http://portal/trace/{one}" in text and "dopa quality incidents about" in text
+    numbers = [item.id for name in (one, two) for item in incidents.incidents(conn, name)]
+    assert "12 แถว" in text and "dopa quality incidents about" in text
+    assert len(numbers) == 2 and all(f"http://portal/incidents/{number}" in text.splitlines() for number in numbers)
     # The same day it is not told again, however often it is looked at.
     fails(conn, 5, one)
     tell(conn, ways)
@@ -263,7 +265,8 @@ def test_dagsters_sensors_tell_of_failing_checks_and_failed_runs(
 ) -> None:
     """A failing check fails no run, so the first sensor tells of it; of a run that failed, the second, without the exception."""
     smtp = _Secret(f"smtp://127.0.0.1:{mail.server_address[1]}")
-    told_by = settings.model_copy(update={"smtp_url": smtp, "contracts": ROOT / "assets"})
+    places = {"ui_url": "https://dagster.example.go.th", "portal_url": "https://data.example.go.th/portal"}
+    told_by = settings.model_copy(update={"smtp_url": smtp, "contracts": ROOT / "assets", **places})
     monkeypatch.setattr(sensors, "load_settings", lambda: told_by)
     each, failed_runs = sensors.alert_sensors()
     name = fails(conn, 9)
@@ -286,9 +289,17 @@ def test_dagsters_sensors_tell_of_failing_checks_and_failed_runs(
         skipped = each(dg.build_sensor_context(instance=instance))
     assert isinstance(skipped, dg.SkipReason) and "0 wait" in str(skipped.skip_message)
     texts = {str(item["To"]): item.get_content() for item in mail.mails}
-    assert f"{name}: sex_required fails for 9 rows" in texts[OWNER.by_severity["reject"]]
+    owners = texts[OWNER.by_severity["reject"]]
+    (incident,) = incidents.incidents(conn, name)
+    assert (
+        f"{name}: sex_required fails for 9 rows" in owners
+        and f"{places['portal_url']}/incidents/{incident.id}" in owners.splitlines()
+    )
     stewards = {item.name for made in load_contracts(ROOT / "assets") for item in made.team if item.role == "technical_steward"}
-    assert stewards and all(f"runs/{run.run_id}" in texts[steward] and "breaks" in texts[steward] for steward in stewards)
+    assert stewards and all(
+        f"{places['ui_url']}/runs/{run.run_id}" in texts[steward].splitlines() and "breaks" in texts[steward]
+        for steward in stewards
+    )
     assert not any("1101700203451" in text for text in texts.values())
 
 

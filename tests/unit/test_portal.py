@@ -215,7 +215,14 @@ def test_only_our_own_names_are_answered(settings: Settings) -> None:
 
 def test_text_from_addresses_is_never_markup(portal: TestClient) -> None:
     bad = "<img src=x onerror=alert(1)>"
-    for path in (f"/?q={bad}", f"/releases/{bad}/", f"/{bad}", f"/trace/x?direction={bad}", f"/trace/x?depth={bad}"):
+    for path in (
+        f"/?q={bad}",
+        f"/releases/{bad}/",
+        f"/{bad}",
+        f"/trace/x?direction={bad}",
+        f"/trace/x?depth={bad}",
+        f"/incidents?dataset={bad}",
+    ):
         assert "<img" not in portal.get(path).text, path
 
 
@@ -247,17 +254,21 @@ def test_a_question_is_understood_or_refused() -> None:
             Question.of("x", query)
 
 
-def test_the_address_of_the_portal_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOPA_PORTAL_PORT", "3099")
-    assert load_settings().portal_address == "http://127.0.0.1:3099"
-    monkeypatch.setenv("DOPA_PORTAL_URL", "https://data.example.go.th/portal/")
-    assert load_settings().portal_address == "https://data.example.go.th/portal"
+@pytest.mark.parametrize(
+    ("port", "url", "address"),
+    [("DOPA_PORTAL_PORT", "DOPA_PORTAL_URL", "portal_address"), ("DOPA_PORT", "DOPA_UI_URL", "ui_address")],
+)
+def test_addresses_for_others_are_settings(monkeypatch: pytest.MonkeyPatch, port: str, url: str, address: str) -> None:
+    monkeypatch.setenv(port, "3099")
+    assert getattr(load_settings(), address) == "http://127.0.0.1:3099"
+    monkeypatch.setenv(url, "https://data.example.go.th/portal/")
+    assert getattr(load_settings(), address) == "https://data.example.go.th/portal"
     for wrong in ("data.example.go.th", "ftp://x", "https://user:word@x", "https://x/?q"):
-        monkeypatch.setenv("DOPA_PORTAL_URL", wrong)
-        with pytest.raises(UserError, match="DOPA_PORTAL_URL"):
+        monkeypatch.setenv(url, wrong)
+        with pytest.raises(UserError, match=url):
             load_settings()
-    monkeypatch.setenv("DOPA_PORTAL_URL", "")
-    assert load_settings().portal_address == "http://127.0.0.1:3099"
+    monkeypatch.setenv(url, "")
+    assert getattr(load_settings(), address) == "http://127.0.0.1:3099"
 
 
 def test_dates_are_thai() -> None:
