@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -70,22 +71,26 @@ def derive(connection: Connection) -> bool:
 
     Part of the caller's transaction, which must be read committed.
     """
-    last = _last(connection)
-    if _is_known(connection, mark := _mark(last)):
+    if _marks(_last(connection)) == _known_marks(connection):
         return False
     connection.execute("select pg_advisory_xact_lock(%s)", (_TURN,))
     # Who waited may find that another has derived it meanwhile.
     last = _last(connection)
-    if _is_known(connection, mark := _mark(last)):
+    marks, known = _marks(last), _known_marks(connection)
+    if marks == known:
         return False
     targets = [row["target"] for row in last if row["kind"] != "release"]
-    classified = recorded_all(connection, targets)
-    found = list(_derived(classified, set(targets)))
+    if marks[0] == known[0]:
+        # Releases alone are new: what they are made of is what it was.
+        held = classes_of(connection, targets)
+        found = [(target, item) for target, columns in held.items() for item in columns.values()]
+    else:
+        found = list(_derived(recorded_all(connection, targets), set(targets)))
     found += _of_releases(last, {(target, item.column): item for target, item in found})
     _store(connection, found)
     connection.execute(
         "insert into governance.classified_from (mark) values (%s) on conflict (single) do update set mark = excluded.mark",
-        (mark,),
+        (" ".join(marks),),
     )
     return True
 
@@ -95,17 +100,18 @@ def _last(connection: Connection) -> list[dict[str, Any]]:
         return cursor.execute(_LAST.encode()).fetchall()
 
 
-def _is_known(connection: Connection, mark: str) -> bool:
+def _known_marks(connection: Connection) -> list[str]:
     row = connection.execute("select mark from governance.classified_from").fetchone()
-    return row is not None and row[0] == mark
+    return row[0].split() if row else [""]
 
 
-def _mark(last: list[dict[str, Any]]) -> str:
-    told = [
-        [row["target"], row["kind"], row["checksum"], row["said"], row["columns"] if row["kind"] == "release" else None]
-        for row in last
-    ]
-    return hashlib.sha256(json.dumps([_rules(), told], sort_keys=True).encode()).hexdigest()
+def _marks(last: list[dict[str, Any]]) -> list[str]:
+    """What tables are derived from, and releases."""
+    told: list[list[Any]] = [[], []]
+    for row in last:
+        released = row["kind"] == "release"
+        told[released].append([row["target"], row["kind"], row["checksum"], row["said"], row["columns"] if released else None])
+    return [hashlib.sha256(json.dumps([_rules(), some], sort_keys=True).encode()).hexdigest() for some in told]
 
 
 @cache
@@ -147,13 +153,16 @@ def _of_releases(last: list[dict[str, Any]], known: Mapping[tuple[str, str], Cla
 
 def _store(connection: Connection, found: list[tuple[str, Class]]) -> None:
     """Make the table hold ``found``; what is as before is left alone."""
-    told = [
-        {
-            "target": target, "name": item.column, "place": place, "what": item.what, "level": item.level, "role": item.role,
-            "path": item.path, "indirect": item.indirect, "problem": item.problem,
-        }
-        for place, (target, item) in enumerate(found)
-    ]  # fmt: skip
+    place: Counter[str] = Counter()
+    told = []
+    for target, item in found:
+        told.append(
+            {
+                "target": target, "name": item.column, "place": place[target], "what": item.what, "level": item.level,
+                "role": item.role, "path": item.path, "indirect": item.indirect, "problem": item.problem,
+            }
+        )  # fmt: skip
+        place[target] += 1
     connection.execute(
         """
         with told as (

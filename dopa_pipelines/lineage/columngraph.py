@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -519,6 +520,7 @@ def _protection(column: Column) -> dict[str, Any]:
     return said | ({"pdpa_role": column.pdpa_role} if column.pdpa_role != "none" else {})
 
 
+@lru_cache(maxsize=256)
 def contract_of(document: str) -> Contract:
     """A contract from its text. Raises DocumentError."""
     from dopa_pipelines.contracts.read import SUFFIX, read_contract
