@@ -18,7 +18,10 @@ class Observer(Protocol):
     """Looks at one delivery. It may cost time and must never decide about the delivery."""
 
     def saw(self, enforced: Enforced) -> None:
-        """A batch after enforcement, in the thread that enforces. Must not raise."""
+        """A batch after enforcement, in the thread that enforces, while it is copied. Must not raise."""
+
+    def ended(self) -> None:
+        """That was the last batch, in the same thread. What takes longer goes into a thread of its own. Must not raise."""
 
     def loaded(self, connection: psycopg.Connection[Any], delivery: Delivery) -> None:
         """The delivery is recorded, its write too; in its transaction, before the commit."""

@@ -215,10 +215,12 @@ class Stream:
             with self._clock.step("encode"):
                 accepted = enforced.accepted.height
                 data = list(self._encoder.encode(enforced.accepted)) if accepted else []
+            yield Piece(place.batch.height, accepted, data, enforced, place.file, place.offset)
             if self._observer:
                 with self._clock.step("observe"):
                     self._observer.saw(enforced)
-            yield Piece(place.batch.height, accepted, data, enforced, place.file, place.offset)
+        if self._observer:
+            self._observer.ended()
 
 
 def look_up(source: Source, rows: list[int]) -> Iterator[tuple[str, int, pl.DataFrame]]:

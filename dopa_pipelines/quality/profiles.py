@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -94,6 +95,7 @@ class Profiler:
     def __init__(self, contract: Contract) -> None:
         self._dataset = contract.dataset
         self._gathering = Gathering(fields_of(contract))
+        self._facts: Future[dict[str | None, Facts]] | None = None
         self._problem: str | None = None
 
     def saw(self, enforced: Enforced) -> None:
@@ -104,11 +106,18 @@ class Profiler:
                 # What Polars says may quote values.
                 self._problem = type(error).__name__
 
+    def ended(self) -> None:
+        # While the database settles keys and references there is time.
+        if self._problem is None:
+            worker = ThreadPoolExecutor(1, thread_name_prefix="profile")
+            self._facts = worker.submit(self._gathering.facts)
+            worker.shutdown(wait=False)
+
     def loaded(self, connection: Connection, delivery: Delivery) -> None:
         facts: dict[str | None, Facts] = {}
         if self._problem is None:
             try:
-                facts = self._gathering.facts()
+                facts = self._facts.result() if self._facts else self._gathering.facts()
             except Exception as error:
                 self._problem = type(error).__name__
         if self._problem is not None:
