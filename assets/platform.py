@@ -16,6 +16,7 @@ import psycopg
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.lineage.classes import Class, most_protected
 from dopa_pipelines.portal import addresses
+from dopa_pipelines.quality.repair import Step, as_markdown
 from dopa_pipelines.settings import Settings, load_settings
 from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Warehouse, open_warehouse
@@ -132,6 +133,14 @@ def trace_link(portal: str, name: str) -> dg.MetadataValue[Any]:
 def incidents_link(portal: str, name: str) -> dg.MetadataValue[Any]:
     """The open incidents of a dataset, or of a built table, as asset metadata: what fails and how it is repaired."""
     return dg.MetadataValue.url(addresses.incidents(portal, name))
+
+
+def to_repair(platform: Platform, name: str, steps: list[Step]) -> dict[str, Any]:
+    """What is to be done about a check of a dataset or table that fails, and the page of its incidents, as metadata."""
+    return {
+        "what_to_do": dg.MetadataValue.md(as_markdown(steps)),
+        "repair": incidents_link(platform.settings.portal_address, name),
+    }
 
 
 def with_trace(description: str, portal: str, name: str, column: str) -> str:

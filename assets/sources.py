@@ -20,6 +20,7 @@ from assets.platform import (
     column_tags,
     incidents_link,
     report,
+    to_repair,
     trace_link,
     with_trace,
 )
@@ -304,7 +305,7 @@ def _results(
             "rejected_rows": dg.MetadataValue.md(preview),
         }
         if counts["rows_quarantined"]:
-            metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(repair.rows(contract)))
+            metadata |= to_repair(platform, contract.dataset, repair.rows(contract))
         reasons: dict[str, int] = {}
         for delivery in loaded:
             for code, count in delivery.reasons.items():
@@ -317,8 +318,11 @@ def _results(
         check_name="contract",
         passed=not problems,
         description="; ".join(problems) or None,
-        metadata={**counts, "deliveries_refused": len(refused)}
-        | ({"what_to_do": dg.MetadataValue.md(repair.as_markdown(repair.delivery(contract)))} if refused else {}),
+        metadata={
+            **counts,
+            "deliveries_refused": len(refused),
+            **(to_repair(platform, contract.dataset, repair.delivery(contract)) if refused else {}),
+        },
     )
     yield dg.AssetCheckResult(
         asset_key=key,
@@ -329,8 +333,8 @@ def _results(
     )
     found = {item.rule.name: item for item in looked.found}
     for name, rules in rule_groups(contract).items():
-        yield _rule_result(contract, key, name, [found.get(rule.name) or None for rule in rules], rules)
-    yield _unusual_result(contract, key, looked.unusual)
+        yield _rule_result(contract, platform, key, name, [found.get(rule.name) or None for rule in rules], rules)
+    yield _unusual_result(contract, platform, key, looked.unusual)
     if facts.exists and not problems and facts.reconciled and not looked.blocking:
         platform.passed.add(contract.table)
 
@@ -350,7 +354,7 @@ def _score(context: dg.AssetExecutionContext, contract: Contract, platform: Plat
 
 
 def _rule_result(
-    contract: Contract, key: dg.AssetKey, name: str, found: "list[Found | None]", rules: list[Rule]
+    contract: Contract, platform: Platform, key: dg.AssetKey, name: str, found: "list[Found | None]", rules: list[Rule]
 ) -> dg.AssetCheckResult:
     """The result of a check: counts, score and trend as numbers that the UI plots, some rows, what to do."""
     from dopa_pipelines.quality.scores import score_of_rule
@@ -386,7 +390,7 @@ def _rule_result(
         if sample:
             metadata["sample"] = dg.MetadataValue.md(_rows_as_table(sample[:5]))
         steps = repair.rule(contract, rules[0].measured.line) if rules[0].measured else repair.rows(contract)
-        metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(steps))
+        metadata |= to_repair(platform, contract.dataset, steps)
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=name,
@@ -397,14 +401,14 @@ def _rule_result(
     )
 
 
-def _unusual_result(contract: Contract, key: dg.AssetKey, figures: "list[Result]") -> dg.AssetCheckResult:
+def _unusual_result(contract: Contract, platform: Platform, key: dg.AssetKey, figures: "list[Result]") -> dg.AssetCheckResult:
     """What is unusual in the last delivery, in words of the method (docs/quality_methods.md)."""
     found = [item for item in figures if not item.passed]
     metadata: dict[str, Any] = {"figures_watched": len(figures), "figures_unusual": len(found)}
     if found:
         lines = [f"- {item.detail['th']} / {item.detail['en']}" for item in found]
         metadata["unusual"] = dg.MetadataValue.md("\n".join(lines))
-        metadata["what_to_do"] = dg.MetadataValue.md(repair.as_markdown(repair.unusual(contract)))
+        metadata |= to_repair(platform, contract.dataset, repair.unusual(contract))
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=UNUSUAL,

@@ -10,7 +10,17 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from assets.platform import Platform, class_table, class_tags, column_tags, incidents_link, report, trace_link, with_trace
+from assets.platform import (
+    Platform,
+    class_table,
+    class_tags,
+    column_tags,
+    incidents_link,
+    report,
+    to_repair,
+    trace_link,
+    with_trace,
+)
 from dopa_pipelines.lineage.classes import Class
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import Identity
@@ -52,7 +62,7 @@ def model_asset(model: Model, portal: str, classes: Mapping[str, Class] | None =
         report(model.target, "built", kind="model", tests=len(model.tests), failed=failed)
         yield dg.MaterializeResult(key, metadata=_metadata(platform, model, built))
         for test in model.tests:
-            yield _check_result(key, test, results.get(test.unique_id), platform.test_numbers.get(test.unique_id, {}))
+            yield _check_result(platform, model, key, test, results.get(test.unique_id))
         yield _column_lineage_result(key, platform.problems.get(model.target))
 
     return build
@@ -284,7 +294,11 @@ def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
     )
 
 
-def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, numbers: Mapping[str, float]) -> dg.AssetCheckResult:
+def _check_result(
+    platform: Platform, model: Model, key: dg.AssetKey, test: Test, result: NodeResult | None
+) -> dg.AssetCheckResult:
+    from dopa_pipelines.quality import repair
+
     if result is None:
         return dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=False, description="dbt did not run this test")
     return dg.AssetCheckResult(
@@ -293,5 +307,9 @@ def _check_result(key: dg.AssetKey, test: Test, result: NodeResult | None, numbe
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR if test.blocking else dg.AssetCheckSeverity.WARN,
         description=None if result.passed else result.message,
-        metadata={"failing_rows": result.failures or 0, **numbers},
+        metadata={
+            "failing_rows": result.failures or 0,
+            **platform.test_numbers.get(test.unique_id, {}),
+            **({} if result.passed else to_repair(platform, model.target, repair.model(model.target))),
+        },
     )

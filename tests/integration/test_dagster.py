@@ -132,6 +132,7 @@ def test_each_rule_is_a_check_with_numbers_and_what_to_do(instance: dg.DagsterIn
     assert numbers["rows_failed"] == rejected[0]
     assert numbers["share_failed"] == pytest.approx(rejected[0] / numbers["rows_checked"])
     assert "dopa quarantine export village_headman" in str(listed.metadata["what_to_do"].value)
+    assert listed.metadata["repair"].value == f"{own_demo.settings.portal_address}/incidents?dataset=village_headman"
     assert THAI.search(listed.description or "") and "rows fail" in (listed.description or "")
     assert "| row | file |" in str(listed.metadata["sample"].value)
     registered = latest("pid_is_registered")
