@@ -24,6 +24,10 @@ TINY = 1e-6
 """Differences below this are the solver's."""
 IDLE = 3
 """Programs in a row that prove nothing new before others are tried."""
+HASTY, LITTLE = 1, 0.1
+"""The same where programs for single variables follow, and the share of what is open that is as good as nothing."""
+BESIDES = 0.1
+"""Weight of all others that are open in a program for one variable: they are often proven with it."""
 PATIENCE = 5000
 """Nodes that one integer program may take; what is open then counts as disclosed."""
 
@@ -297,30 +301,39 @@ class Attacker:
                 failed.append(int(at))
         return np.array(failed, dtype=np.int64)
 
-    def roam(self, rounds: int = 40) -> None:
-        """Programs with random objectives over what is open, while they help."""
+    def roam(self, rounds: int = 40, *, hasty: bool = False) -> None:
+        """Programs with random objectives over what is open, while they help; ``hasty``: while they help much."""
+        patience, little = (HASTY, LITTLE) if hasty else (IDLE, 0.0)
         idle, target = 0, self.open()
         for _ in range(rounds):
             before = int(target.sum())
             if before < 3:
                 return
-            objective = np.zeros(len(self.variables))
-            objective[target] = self.random.choice([-1.0, 1.0, 1.0], before) * self.random.uniform(0.5, 1.0, before)
-            move = self.program.best(objective)
+            move = self.program.best(self._objective(target))
             if move is None:
                 return
             self.learn(move)
             target = self.open()
-            idle = idle + 1 if int(target.sum()) == before else 0
-            if idle > IDLE:
+            idle = idle + 1 if int(target.sum()) >= (1 - little) * before else 0
+            if idle > patience:
                 return
+
+    def _objective(self, target: Bools) -> Floats:
+        """Random weights of the ``target``: up more often than down, and never down where nothing is left to prove."""
+        at = np.flatnonzero(target)
+        left = self.low[at] > -np.minimum(self._down[at], self.needs.width[at]) + TINY
+        objective = np.zeros(len(self.variables))
+        down = left & (self.random.random(len(at)) < 1 / 3)
+        objective[at] = np.where(down, -1.0, 1.0) * self.random.uniform(0.2, 1.0, len(at))
+        return objective
 
     def push(self, at: int) -> None:
         """A program for one variable, each way that can help, fractions left aside."""
         for sign in (1.0, -1.0):
-            if not self.open()[at] or (sign < 0 and self.high[at] + self._down[at] < self.needs.width[at] - TINY):
+            target = self.open()
+            if not target[at] or (sign < 0 and self.high[at] + self._down[at] < self.needs.width[at] - TINY):
                 return
-            objective = np.zeros(len(self.variables))
+            objective = BESIDES * self._objective(target)
             objective[at] = sign
             move = self.program.best(objective)
             if move is not None:

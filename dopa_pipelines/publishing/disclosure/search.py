@@ -205,7 +205,7 @@ class Search:
     def run(self, noise: Floats | None = None) -> Ints:
         """Protect everything; what cannot be protected among these variables is told."""
         failed: set[int] = set()
-        self.attacker.roam()
+        self.attacker.roam(hasty=True)
         for _ in range(6):
             waiting = np.array([at for at in np.flatnonzero(self.attacker.open()) if at not in failed], dtype=np.int64)
             if not len(waiting):
