@@ -13,7 +13,6 @@ from datetime import date
 from typing import Any
 
 from dopa_pipelines.contracts import Contract
-from dopa_pipelines.ingest.reasons import meaning
 from dopa_pipelines.lineage.columntrace import Connection
 from dopa_pipelines.quality import repair
 from dopa_pipelines.quality.incidents import SEVERITY_TH, Event, Incident, events, incidents
@@ -58,11 +57,10 @@ class Happened:
 
 @dataclass(frozen=True)
 class Place:
-    """A row that fails, by the file it came in and its number there, and why."""
+    """A row that fails, by the file it came in and its number there."""
 
     file: str
     row: int
-    reasons: tuple[Text, ...]
 
 
 @dataclass(frozen=True)
@@ -132,5 +130,4 @@ def _line(item: Incident, contracts: Mapping[str, Contract], day: date) -> Line:
 def _place(each: Mapping[str, Any]) -> Place | None:
     if "row" not in each:
         return None
-    reasons = tuple(Text(reason.thai, code) for code in each.get("codes", ()) if (reason := meaning(code)))
-    return Place(str(each.get("file") or ""), int(each["row"]), reasons)
+    return Place(str(each.get("file") or ""), int(each["row"]))

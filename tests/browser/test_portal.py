@@ -95,3 +95,26 @@ def test_a_citizen_finds_a_file_and_where_it_came_from(own_demo: Any, page: Page
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=40)
+
+
+def test_a_steward_goes_from_the_catalogue_to_the_repair_of_an_incident(own_demo: Any, page: Page, complaints: list[str]) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    served = serve(own_demo, address, "portal", "--port", str(port))
+    try:
+        page.set_default_timeout(10_000)
+        page.goto(address)
+        page.locator('#datasets a[href="/incidents?dataset=village_headman"]').click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("เหตุด้านคุณภาพข้อมูลที่ยังเปิดอยู่")
+        page.get_by_role("link", name="end_after_start").click()
+        expect(page).to_have_url(re.compile(r"/incidents/\d+$"))
+        expect(page.locator("#repair li").first).to_contain_text("dopa quarantine explain village_headman")
+        expect(page.locator("#rows tbody tr").first).to_contain_text("village_headman_2568")
+        page.set_viewport_size({"width": 400, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.get_by_role("link", name="raw.village_headman").click()
+        expect(page.locator("svg #asked")).to_be_visible()
+        assert complaints == []
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.communicate(timeout=40)
