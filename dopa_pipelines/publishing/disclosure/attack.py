@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -213,7 +214,7 @@ class Attacker:
         self._held = 0
         self.low = np.zeros(len(variables))
         self.high = np.zeros(len(variables))
-        self.pending: dict[int, set[int]] = {}
+        self.pending: Mapping[int, Set[int]] = {}
         self.unsettled = np.zeros(len(variables), dtype=bool)
 
     def _bounds(self, hidden: Bools) -> tuple[Floats, Floats]:

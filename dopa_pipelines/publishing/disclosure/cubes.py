@@ -156,11 +156,12 @@ class Grid:
         if cubes is None:
             return
         top = np.broadcast_to(up, self.system.count)
-        down = self.system.down
+        fall = self.system.down[cubes.corner]
+        rise = up if isinstance(up, float) else top[cubes.corner]
         for way in (1, -1):
             # Each cube by itself, as far as it goes.
             sign = cubes.sign * way
-            room = np.where(sign < 0, down[cubes.corner], np.where(sign > 0, top[cubes.corner], np.inf)).min(axis=1)
+            room = np.where(sign < 0, fall, np.where(sign > 0, rise, np.inf)).min(axis=1)
             room = np.floor(room + 1e-9) if whole else np.minimum(room, 1e9)
             use = room > 0
             at = sign[use] != 0

@@ -6,7 +6,7 @@ here: moves, checking them, what follows from them. What does not: finding them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from dopa_pipelines.publishing.disclosure.attack import TINY, Needs
 from dopa_pipelines.publishing.disclosure.system import System, ranges
 from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
+
+NOBODY: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -101,7 +103,7 @@ class Proven:
 
     low: Floats
     high: Floats
-    pending: dict[int, set[int]]
+    pending: dict[int, Set[int]]
     moves: list[Moves] = field(default_factory=list)
     walks: list[Moves] = field(default_factory=list)
 
@@ -137,19 +139,20 @@ class Proven:
         cell, of = moves.index[asked], rows[asked]
         # Who is in all moves of a cell may tell it; anybody else cannot.
         there = who_moves >= 0
-        pair = np.unique(rows[there] * np.int64(len(hidden)) + who_moves[there])
+        pair = np.sort(rows[there] * np.int64(len(hidden)) + who_moves[there], kind="stable")
+        pair = pair[np.concatenate([np.ones(1, dtype=bool), pair[1:] != pair[:-1]])[: len(pair)]]
         at, who = pair // len(hidden), pair % len(hidden)
         start = np.searchsorted(at, np.arange(len(moves) + 1))
         lengths = start[of + 1] - start[of]
         blocked = np.repeat(cell, lengths) * np.int64(len(hidden)) + who[ranges(start[of], start[of + 1])]
         seen, times = np.unique(blocked, return_counts=True)
-        cells, moved = np.unique(cell, return_counts=True)
-        count = np.zeros(len(hidden), dtype=np.int64)
-        count[cells] = moved
+        count = np.bincount(cell, minlength=len(hidden))
         always = seen[times == count[seen // len(hidden)]]
-        doubtful: dict[int, set[int]] = {int(one): set() for one in cells}
+        doubtful: dict[int, set[int]] = {}
         for one, person in zip((always // len(hidden)).tolist(), (always % len(hidden)).tolist(), strict=True):
             if person != needs.person[one]:
-                doubtful[one].add(person)
-        for one, left in doubtful.items():
-            self.pending[one] = left & self.pending[one] if one in self.pending else left
+                doubtful.setdefault(one, set()).add(person)
+        left = {one: persons & self.pending.get(one, persons) for one, persons in doubtful.items()}
+        # Most can be told by nobody.
+        self.pending.update(dict.fromkeys(np.flatnonzero(count).tolist(), NOBODY))
+        self.pending.update(left)

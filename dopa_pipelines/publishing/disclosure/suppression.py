@@ -7,6 +7,7 @@ above them, and at last they are attacked as a whole and repaired where that fin
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ def _repair(problem: Problem, parts: Parts, hidden: Bools, proven: Proven, worke
 
 
 def _mend(
-    problem: Problem, near: Ints, hidden: Bools, narrow: Bools, secret: Bools, pending: dict[int, set[int]], seed: int
+    problem: Problem, near: Ints, hidden: Bools, narrow: Bools, secret: Bools, pending: Mapping[int, Set[int]], seed: int
 ) -> tuple[Bools, Bools, dict[int, set[int]], Moves]:
     """Protect the ``narrow`` ones of a neighbourhood, and the ``secret`` ones from the single contributors that are ``pending``,
     by moves that leave everything outside as it is. By position in ``near``: what is hidden, what is still too narrow, who may

@@ -12,7 +12,7 @@ import numpy as np
 
 from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
 from dopa_pipelines.publishing.disclosure.cubes import Grid
-from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
+from dopa_pipelines.publishing.disclosure.proof import NOBODY, Moves, Proven
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, Ints
 from dopa_pipelines.publishing.disclosure.workers import ALONE, Workers
@@ -215,9 +215,10 @@ def _attacker(shared: Shared, variables: Ints, proven: Proven, needs: Needs, *, 
 
 
 def _found(attacker: Attacker, told: list[tuple[int, int]], asked: Bools, variables: Ints) -> Proven:
-    pending: dict[int, set[int]] = {int(at): set() for at in np.flatnonzero(asked)}
+    by: dict[int, set[int]] = {}
     for person, at in told:
-        pending.setdefault(at, set()).add(person)
+        by.setdefault(at, set()).add(person)
+    pending = {**dict.fromkeys(np.flatnonzero(asked).tolist(), NOBODY), **by}
     moves = [Moves.of(attacker.points, variables)] if attacker.whole else []
     return Proven(attacker.low, attacker.high, pending, moves)
 

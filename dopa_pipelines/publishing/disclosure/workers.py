@@ -38,6 +38,7 @@ class Workers:
     def __init__(self, processes: int) -> None:
         self._processes = processes
         self._pools: list[ProcessPoolExecutor] = []
+        self._known: Any = None
 
     def __enter__(self) -> Workers:
         return self
@@ -45,7 +46,7 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
-        self._pools = []
+        self._pools, self._known = [], None
 
     def start(self) -> None:
         """Start them without waiting, where there are to be several."""
@@ -55,13 +56,16 @@ class Workers:
                 pool.submit(_share, None)
 
     def run(self, work: Callable[[Any, Task], Found], shared: Any, tasks: Sequence[Task]) -> list[Found]:
-        """``work(shared, task)`` for every task, in order. The first item of a task is the variables that it is about."""
+        """``work(shared, task)`` for every task, in order. The first item of a task is the variables that it is about. ``shared``
+        is told again only where it is another object: it must not be changed in between."""
         size = sum(len(task[0]) for task in tasks)
         if self._processes < 2 or size < WORTH or len(tasks) < 8:
             return [work(shared, task) for task in tasks]
         self.start()
-        for pool in self._pools:
-            pool.submit(_share, shared)
+        if shared is not self._known:
+            self._known = shared
+            for pool in self._pools:
+                pool.submit(_share, shared)
         waiting = enumerate(_chunks(tasks, size / CHUNKS))
         running: dict[Future[list[Any]], tuple[int, ProcessPoolExecutor]] = {}
         done: dict[int, list[Any]] = {}
