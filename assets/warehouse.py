@@ -24,6 +24,7 @@ from assets.platform import (
 from dopa_pipelines.lineage.classes import Class
 from dopa_pipelines.lineage.model import ColumnEdge
 from dopa_pipelines.lineage.naming import Identity
+from dopa_pipelines.quality import repair
 from dopa_pipelines.transform import Model, NodeResult, Project, Test
 
 
@@ -297,8 +298,6 @@ def _built_columns(platform: Platform, model: Model) -> dg.TableSchema:
 def _check_result(
     platform: Platform, model: Model, key: dg.AssetKey, test: Test, result: NodeResult | None
 ) -> dg.AssetCheckResult:
-    from dopa_pipelines.quality import repair
-
     if result is None:
         return dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=False, description="dbt did not run this test")
     return dg.AssetCheckResult(

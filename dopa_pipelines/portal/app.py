@@ -267,15 +267,13 @@ class Portal:
     async def incidents(self, request: Request) -> Response:
         """Open incidents: of all, of ``dataset`` (also ``schema.table``) or of ``bureau``."""
         dataset, bureau = (request.query_params.get(name, "").strip()[:200].replace("\0", "") for name in ("dataset", "bureau"))
-        contracts = {item.dataset: item for item in await run_in_threadpool(self.declared.contracts)}
-        today = datetime.now(BANGKOK).date()
+        contracts, today = await run_in_threadpool(self.declared.by_dataset), datetime.now(BANGKOK).date()
         listed = await self.read(partial(incidents.listed, contracts=contracts, day=today, dataset=dataset, bureau=bureau))
         return self.page("incidents.html.j2", listed=listed, dataset=dataset, bureau=bureau)
 
     async def incident(self, request: Request) -> Response:
         number: int = request.path_params["number"]
-        contracts = {item.dataset: item for item in await run_in_threadpool(self.declared.contracts)}
-        today = datetime.now(BANGKOK).date()
+        contracts, today = await run_in_threadpool(self.declared.by_dataset), datetime.now(BANGKOK).date()
         shown = None
         if number < 2**63:
             shown = await self.read(partial(incidents.shown, contracts=contracts, day=today, number=number))

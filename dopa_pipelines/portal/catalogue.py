@@ -84,6 +84,10 @@ class Declared:
         self._look()
         return self._contracts
 
+    def by_dataset(self) -> dict[str, Contract]:
+        """Contracts that are right, by dataset."""
+        return {item.dataset: item for item in self.contracts()}
+
     def publications(self) -> Mapping[str, Publication]:
         """Those that are right, by name."""
         self._look()

@@ -17,9 +17,12 @@ import dagster as dg
 import pytest
 
 from assets.execute import execute
+from assets.platform import Platform
 from assets.sources import source_key
+from assets.warehouse import _check_result
 from dopa_pipelines.contracts import load_contracts
 from dopa_pipelines.publishing import load_publications
+from dopa_pipelines.transform import NodeResult, Project
 from dopa_pipelines.warehouse import Role, open_warehouse
 from dopa_pipelines.warehouse.dagster_storage import dead_runs, prepare_home, purge_events
 from sensors.housekeeping import fail_dead_runs
@@ -369,3 +372,19 @@ def test_old_log_lines_go_and_asset_events_stay(own_demo: Any, instance: dg.Dags
 def test_execute_finds_nothing_failed_on_a_small_selection(own_demo: Any, instance: dg.DagsterInstance) -> None:
     contracts = load_contracts(ROOT / "assets")
     assert execute(instance, contracts, {source_key("area_code"), dg.AssetKey(["staging", "stg_area_code"])}) is False
+
+
+def test_a_failing_test_of_a_model_leads_to_its_repair(demo: Any) -> None:
+    project = Project(demo.settings)
+    model = next(item for item in project.models if item.tests)
+    test, key = model.tests[0], dg.AssetKey(model.target.split("."))
+    with open_warehouse(demo.settings) as opened:
+        platform = Platform(demo.settings, opened, project)
+        passed, failed = (
+            _check_result(platform, model, key, test, NodeResult(test.unique_id, not rows, "", None, rows, 0.1))
+            for rows in (0, 3)
+        )
+    assert passed.passed and "repair" not in passed.metadata
+    assert not failed.passed and failed.metadata["failing_rows"].value == 3
+    assert failed.metadata["repair"].value == f"{demo.settings.portal_address}/incidents?dataset={model.target}"
+    assert f"dopa trace {model.target} --up" in str(failed.metadata["what_to_do"].value)

@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 from dopa_pipelines.portal.app import create_app
 from dopa_pipelines.portal.readers import Readers, WarehouseDownError
 from dopa_pipelines.publishing import shelf
+from dopa_pipelines.quality import incidents
 from dopa_pipelines.warehouse import Role, open_warehouse
 
 from .conftest import DOPA, Demo
@@ -159,6 +160,53 @@ def test_incidents_are_shown_as_the_command_line_tells_them(portal: TestClient, 
         assert portal.get(path).status_code == 404, path
     nothing = portal.get("/incidents", params={"dataset": "nothing\0"})
     assert nothing.status_code == 200 and "ไม่มีเหตุที่เปิดอยู่" in nothing.text
+
+
+def test_an_incident_tells_of_no_person_and_keeps_its_page_when_it_is_closed(warehouse: Any, settings: Any) -> None:
+    dataset, free = f"told_{os.getpid()}", "สมชาย ใจดี 1101700203451"
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client, warehouse.connect(Role.LOADER) as connection:
+
+        def result(rows: int) -> None:
+            row = connection.execute(
+                "insert into quality.result (dataset, rule, kind, dimension, severity, rows_checked, rows_failed, passed, detail)"
+                " values (%s, 'sex_required', 'required', 'accuracy_completeness', 'reject', 100, %s, %s, %s) returning id",
+                (dataset, rows, rows == 0, json.dumps({"sample": [{"file": "a.csv", "row": 1234, "pid": "1101700203451"}]})),
+            ).fetchone()
+            assert row is not None
+            incidents.settle(connection, [row[0]], incidents.Owner("registration", {"reject": "somchai@dopa.example"}))
+            connection.commit()
+
+        result(5)
+        (item,) = incidents.incidents(connection, dataset)
+        result(7)
+        incidents.acknowledge(connection, item.id, free)
+        incidents.explain(connection, item.id, free)
+        incidents.assign(connection, item.id, "malee@dopa.example")
+        connection.execute("update quality.incident set due_on = current_date - 1 where id = %s", (item.id,))
+        connection.commit()
+        page = client.get(f"/incidents/{item.id}").text
+        listed = client.get("/incidents", params={"dataset": dataset}).text
+        for word in (
+            "5 rows",
+            "5 rows → 7 rows",
+            "1,234",
+            "a.csv",
+            "มีผู้รับเรื่องแล้ว",
+            "มีคำอธิบายแล้ว",
+            "มอบหมายผู้รับผิดชอบใหม่",
+            "เลยกำหนดแก้",
+        ):
+            assert word in page, word
+        assert "1 เหตุ" in listed and "เลยกำหนด 1" in listed and f'href="/incidents/{item.id}"' in listed
+        assert f'href="/incidents/{item.id}"' in client.get("/incidents", params={"bureau": "registration"}).text
+        assert f'href="/incidents/{item.id}"' not in client.get("/incidents", params={"bureau": "damrongdhama"}).text
+
+        result(0)
+        closed = client.get(f"/incidents/{item.id}")
+        assert closed.status_code == 200 and "ปิดแล้วเมื่อ" in closed.text and 'id="repair"' not in closed.text
+        assert "ไม่มีเหตุที่เปิดอยู่" in client.get("/incidents", params={"dataset": dataset}).text
+        for secret in ("สมชาย", "1101700203451", "@dopa.example"):
+            assert secret not in page + listed + closed.text, secret
 
 
 def test_no_value_of_a_row_is_on_a_page(portal: TestClient, demo: Any) -> None:
