@@ -117,7 +117,8 @@ class Profiler:
         facts: dict[str | None, Facts] = {}
         if self._problem is None:
             try:
-                facts = self._facts.result() if self._facts else self._gathering.facts()
+                assert self._facts is not None, "no delivery is loaded before its last batch was seen"
+                facts = self._facts.result()
             except Exception as error:
                 self._problem = type(error).__name__
         if self._problem is not None:

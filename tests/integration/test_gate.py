@@ -9,6 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from dopa_pipelines.governance.derived import derive
+from dopa_pipelines.lineage.classes import classes_of
 from dopa_pipelines.publishing import load_publications, publish
 from dopa_pipelines.publishing.admission import recorded_verdict
 from dopa_pipelines.publishing.held import HeldBack
@@ -232,3 +234,15 @@ def test_a_view_as_source_is_no_way_around(own_demo: Demo) -> None:
             update={"source": "open_data.sly", "columns": PUBLICATIONS["area_codes"].columns[:1], "order_by": ["area_code"]}
         )
         assert "unexplained" in rules(warehouse, sly)
+
+
+def test_classes_that_stand_are_those_that_would_be_derived_anew(demo: Demo) -> None:
+    """Releases come after the tables that they are made of, and then only their own classes are derived."""
+    with open_warehouse(demo.settings) as warehouse, warehouse.connect(Role.LOADER) as connection:
+        before = classes_of(connection)
+        connection.execute("delete from governance.classified_from")
+        connection.execute("delete from governance.classified")
+        assert derive(connection) and classes_of(connection) == before
+        connection.rollback()
+    kinds = {target.partition(".")[0].partition(":")[0] for target in before}
+    assert {"raw", "staging", "marts", "open_data", "release"} <= kinds
