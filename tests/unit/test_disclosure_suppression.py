@@ -131,6 +131,7 @@ def test_a_single_contributor_is_not_kept_from_a_count_by_half_a_person() -> Non
         index=np.concatenate([np.array(list(row)) for row in relations]),
         coefficient=np.concatenate([np.array(list(row.values()), dtype=float) for row in relations]),
         down=down,
+        implied=np.zeros(len(relations), dtype=bool),
     )
     needs = Needs(np.zeros(6), np.zeros(6), np.zeros(6), np.full(6, -1), np.zeros(6, dtype=bool))
     needs.width[x] = 1

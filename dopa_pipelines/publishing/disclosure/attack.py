@@ -208,7 +208,7 @@ class Attacker:
         self._up = np.full(len(variables), needs.reach) if up is None else up[variables]
         # Cells that may fall far need not for a proof, but what they free may.
         lower, upper = self._bounds(hidden)
-        self.relations = system.part(variables)
+        self.relations = system.part(variables, implied=False)
         self.program = Program(self.relations, lower, upper, primal=True)
         self._points = np.zeros((8, len(variables)), dtype=np.float64)
         self._held = 0

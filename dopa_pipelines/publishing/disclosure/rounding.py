@@ -45,7 +45,7 @@ def round_cells(cells: Cells, base: int) -> tuple[Floats, float]:
     floor = np.floor(cells.value / base + 1e-9)
     rest = np.maximum(cells.value - base * floor, 0)
     rest[rest < 1e-6] = 0
-    system = System(np.arange(len(cells)), len(cells), cells.start, cells.cell, cells.sign, np.zeros(len(cells)))
+    system = System(np.arange(len(cells)), len(cells), cells.start, cells.cell, cells.sign, np.zeros(len(cells)), cells.implied)
     for widen in (0, 1):
         steps = _all(cells, system, floor, rest, base, widen)
         if steps is not None:

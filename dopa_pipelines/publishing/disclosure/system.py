@@ -19,7 +19,8 @@ from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, In
 class System:
     """``variable`` of each cell (-1: cannot move) and the relations between variables, as a sparse matrix by rows.
 
-    ``down``: how far a variable can fall before one of its cells reaches its lower bound.
+    ``down``: how far a variable can fall before one of its cells reaches its lower bound. ``implied``: relations that follow from
+    the others, here and among any of the variables.
     """
 
     variable: Ints
@@ -28,6 +29,7 @@ class System:
     index: Ints
     coefficient: Floats
     down: Floats
+    implied: Bools
 
     @cached_property
     def rows(self) -> Ints:
@@ -85,12 +87,15 @@ class System:
             found = wider
         return found
 
-    def part(self, variables: Ints, *, closed: bool = False) -> tuple[Ints, Ints, Floats]:
+    def part(self, variables: Ints, *, closed: bool = False, implied: bool = True) -> tuple[Ints, Ints, Floats]:
         """The relations among ``variables`` when all others stay: start, position in ``variables``, coefficient.
 
-        ``closed``: only the relations that have no other variable; the others are somebody else's to keep.
+        ``closed``: only the relations that have no other variable; the others are somebody else's to keep. ``implied``: also
+        those that follow from others.
         """
         rows = self.rows_of(variables)
+        if not implied:
+            rows = rows[~self.implied[rows]]
         entries = ranges(self.start[rows], self.start[rows + 1])
         position = self._position
         position[variables] = np.arange(len(variables))
@@ -175,7 +180,7 @@ def reduce(cells: Cells, fixed: Bools, lower: Floats) -> System:
     variable[moving] = compact
     down = np.full(len(used), np.inf)
     np.minimum.at(down, compact, np.maximum(cells.value - lower, 0)[moving])
-    _, lengths = np.unique(row, return_counts=True)
+    number, lengths = np.unique(row, return_counts=True)
     return System(
         variable=variable,
         count=len(used),
@@ -183,4 +188,5 @@ def reduce(cells: Cells, fixed: Bools, lower: Floats) -> System:
         index=name[index],
         coefficient=coefficient,
         down=down,
+        implied=cells.implied[number],
     )

@@ -149,7 +149,8 @@ class Cells:
     """All cells of a family, each once, and the relations between them.
 
     ``nodes`` (cells × dimensions) are positions in the dimensions. A relation is a row of the sparse matrix ``start``,
-    ``cell``, ``sign``: the signed sum over its cells is zero (children +1, their parent -1).
+    ``cell``, ``sign``: the signed sum over its cells is zero (children +1, their parent -1). ``implied``: relations that follow
+    from the others.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -164,6 +165,7 @@ class Cells:
     start: Ints
     cell: Ints
     sign: Floats
+    implied: Bools
     _order: Ints = field(repr=False)
     _place: Ints = field(repr=False)
 
@@ -254,7 +256,7 @@ def build(family: Family) -> Cells:
     offset = 0
     threshold = np.zeros(count, dtype=np.int64)
     public = np.zeros(count, dtype=bool)
-    starts, cells, signs, origin = [np.zeros(1, dtype=np.int64)], [], [], 0
+    starts, cells, signs, implied, origin = [np.zeros(1, dtype=np.int64)], [], [], [np.zeros(0, dtype=bool)], 0
     for table, part in zip(family.tables, parts, strict=True):
         mine = cell_of[offset : offset + len(part.value)]
         wrong = ~np.isclose(value[mine], part.value, rtol=1e-9, atol=1e-6)
@@ -271,6 +273,7 @@ def build(family: Family) -> Cells:
         origin += len(part.cell)
         cells.append(mine[part.cell])
         signs.append(part.sign)
+        implied.append(part.implied)
         public[mine] |= part.public
         offset += len(part.value)
     nodes = np.concatenate([part.nodes for part in parts])[first]
@@ -288,6 +291,7 @@ def build(family: Family) -> Cells:
         start=np.concatenate(starts),
         cell=np.concatenate(cells),
         sign=np.concatenate(signs),
+        implied=np.concatenate(implied),
         _order=sorted_place,
         _place=place[first][sorted_place],
     )
@@ -305,6 +309,7 @@ class _Part:
     start: Ints
     cell: Ints
     sign: Floats
+    implied: Bools
 
 
 def _codes(dimensions: Sequence[Dimension], nodes: Ints) -> str:
@@ -432,10 +437,10 @@ def _dense(table: Table, dimensions: tuple[Dimension, ...]) -> _Part:
         why = "cannot be, but is not zero" if impossible[odd[0]] else "is a sum over nobody; give the number of contributors"
         at_node = np.array([present[axis][i] for axis, i in enumerate(np.unravel_index(odd[0], shape))])
         raise UserError(f"table {table.name!r}: the cell {_codes(dimensions, at_node)} {why}")
-    start, cell, sign = _relations(shape, families)
+    start, cell, sign, implied = _relations(shape, families)
     grid = np.indices(shape).reshape(len(shape), -1)
     full = np.stack([np.array(kept, dtype=np.int64)[grid[axis]] for axis, kept in enumerate(present)], axis=1)
-    return _Part(full, value, people, top, key, impossible, public, start, cell, sign)
+    return _Part(full, value, people, top, key, impossible, public, start, cell, sign, implied)
 
 
 def _flags(table: Table, column: str) -> Floats:
@@ -468,17 +473,29 @@ def _largest(values: Floats, families: list[list[tuple[int, Ints]]]) -> None:
             view[above] = -np.sort(-parts, axis=-1)[..., :most]
 
 
-def _relations(shape: tuple[int, ...], families: list[list[tuple[int, Ints]]]) -> tuple[Ints, Ints, Floats]:
-    """Every parent = sum of its children, along every axis, as a sparse matrix."""
+def _relations(shape: tuple[int, ...], families: list[list[tuple[int, Ints]]]) -> tuple[Ints, Ints, Floats, Bools]:
+    """Every parent = sum of its children, along every axis, as a sparse matrix, and which of these follow from the others.
+
+    A sum along one axis at another's margin is the sum of such sums at that margin's parts: it is implied by them and by the sums
+    along the other axis. Of two axes the one with longer sums is the one whose sums are implied.
+    """
     place = np.arange(int(np.prod(shape))).reshape(shape)
-    lengths, cells, signs = [], [], []
-    for axis, pairs in enumerate(families):
+    margin = np.zeros(shape, dtype=bool)
+    lengths, cells, signs, implied = [], [], [], [np.zeros(0, dtype=bool)]
+    for axis in sorted(
+        range(len(shape)), key=lambda one: sum(len(below) for _, below in families[one]) / max(len(families[one]), 1)
+    ):
         view = np.moveaxis(place, axis, 0).reshape(shape[axis], -1)
-        for above, below in pairs:
+        elsewhere = np.moveaxis(margin, axis, 0)[0].flatten()
+        for above, below in families[axis]:
             lines = np.concatenate([view[[above]], view[below]]).T
             lengths.append(np.full(len(lines), lines.shape[1], dtype=np.int64))
             cells.append(lines.ravel())
             signs.append(np.tile(np.concatenate([[-1.0], np.ones(len(below))]), len(lines)))
+            implied.append(elsewhere)
+        for above, _ in families[axis]:
+            np.moveaxis(margin, axis, 0)[above] = True
     if not cells:
-        return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]), np.concatenate(cells), np.concatenate(signs)
+        return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0), implied[0]
+    start = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return start, np.concatenate(cells), np.concatenate(signs), np.concatenate(implied)
