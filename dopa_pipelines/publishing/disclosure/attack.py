@@ -214,11 +214,16 @@ class Attacker:
         self._held = 0
         self.low = np.zeros(len(variables))
         self.high = np.zeros(len(variables))
+        self.safe = np.zeros(len(variables), dtype=bool)
         self.pending: Mapping[int, Set[int]] = {}
         self.unsettled = np.zeros(len(variables), dtype=bool)
 
     def _bounds(self, hidden: Bools) -> tuple[Floats, Floats]:
         return np.where(hidden, -self._down, 0.0), np.where(hidden, self._up, 0.0)
+
+    def take(self, low: Floats, high: Floats, safe: Bools, pending: Mapping[int, Set[int]]) -> None:
+        """What is proven already: see :class:`.proof.Proven`."""
+        self.low, self.high, self.safe, self.pending = low, high, safe, pending
 
     @property
     def points(self) -> Floats:
@@ -382,8 +387,7 @@ class Attacker:
         to tell, which programs of their own would settle. ``pending`` names the persons that still matter to a cell. Cells that
         anybody can tell, or tell too nearly, are not asked about: they have failed already."""
         persons = self.needs.person
-        secret = np.flatnonzero(self.hidden & self.needs.secret & ~self.open())
-        secret = secret[[self.pending.get(int(one)) != set() for one in secret]] if len(secret) else secret
+        secret = np.flatnonzero(self.hidden & self.needs.secret & ~self.safe & ~self.open())
         known = np.unique(persons[self.hidden & (persons >= 0)])
         if not len(secret) or not len(known):
             return []

@@ -7,6 +7,7 @@ belongs here: finding cubes and walking. What they do not prove is left to linea
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -26,6 +27,8 @@ PLACES = 40_000_000
 """A dense table of more places is not looked at."""
 WALKS = 2
 STEPS = 400
+AT_ONCE = 4096
+"""Pairs of siblings whose cubes are looked at together."""
 
 Vector = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -52,12 +55,20 @@ def _vectors(dimension: Dimension, present: Bools) -> list[Vector]:
 
 @dataclass
 class Cubes:
-    """``corner`` (cubes × corners): variables; ``sign``: 1 up, -1 down, 0 for a corner that is none. Those of a block stand
-    together, from ``start[block]`` on; no variable is in two blocks."""
+    """``corner`` (cubes × corners): variables; ``sign``: 1 up, -1 down, 0 for a corner that is none. Those of a ``block`` stand
+    together; no variable is in two blocks."""
 
     corner: NDArray[np.int32]
     sign: NDArray[np.int8]
-    start: Ints
+    block: Ints
+
+    @staticmethod
+    def joined(pieces: Sequence[Cubes]) -> Cubes:
+        return Cubes(
+            np.concatenate([piece.corner for piece in pieces]),
+            np.concatenate([piece.sign for piece in pieces]),
+            np.concatenate([piece.block for piece in pieces]),
+        )
 
 
 @dataclass
@@ -96,8 +107,8 @@ class Grid:
             at_place[number, : len(where)], sign[number, : len(where)] = where, signs
         return at_place, sign, place
 
-    def _pairs(self, free: NDArray[np.bool_]) -> tuple[Ints, Ints, int]:
-        """Siblings without parts of their own, and the block of each pair."""
+    def _pairs(self, free: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+        """Pairs of siblings without parts of their own, and the block of each."""
         dimension = self.cells.dimensions[self.axis]
         parents = set(dimension.parent)
         random = np.random.default_rng(len(self.cells))
@@ -113,77 +124,75 @@ class Grid:
                 pairs.append(np.stack([group[one], group[other]], axis=1))
                 blocks.append(np.full(len(one), number))
                 number += 1
-        return np.concatenate(pairs), np.concatenate(blocks), number
+        return np.concatenate(pairs), np.concatenate(blocks)
 
-    def cubes(self, moving: Bools) -> Cubes | None:
-        """The cubes whose corners can all move; None where there is none."""
+    def cubes(self, moving: Bools) -> Iterator[Cubes]:
+        """The cubes whose corners can all move, some at a time: no more than stay in a processor's cache."""
         system, cells = self.system, self.cells
         sizes = [len(dimension.codes) for dimension in cells.dimensions]
         if np.prod([float(size) for size in sizes]) > PLACES or not moving.any():
-            return None
+            return
         at_place, sign_other, place = self._others()
         # A last column for corners that are none.
         variable = np.full((sizes[self.axis], int(np.prod(sizes)) // sizes[self.axis] + 1), -1, dtype=np.int32)
         variable[:, -1] = 0
         there = (system.variable >= 0) & moving[system.variable]
         variable[cells.nodes[there, self.axis], place[there]] = system.variable[there]
+        several = np.bincount(system.variable[there], minlength=system.count) > 1
+        marks = system.marks(len(cells))
         free = np.ones((len(variable), len(at_place)), dtype=bool)
         for corner in range(at_place.shape[1]):
             free &= variable[:, at_place[:, corner]] >= 0
-        pair, block, blocks = self._pairs(np.any(free, axis=1))
-        found = [np.nonzero(free[some[:, 0]] & free[some[:, 1]]) for some in np.array_split(pair, len(pair) // 4096 + 1)]
-        offset = np.concatenate([[0], np.cumsum([len(some) for some in np.array_split(pair, len(pair) // 4096 + 1)])])
-        which = np.concatenate([one + first for (one, _), first in zip(found, offset[:-1], strict=True)])
-        other = np.concatenate([two for _, two in found])
-        if not len(which):
-            return None
-        corners = np.concatenate([variable[pair[which, side][:, None], at_place[other]] for side in (0, 1)], axis=1)
-        sign = np.concatenate([sign_other[other], -sign_other[other]], axis=1)
-        # Cells that move together are one variable, and one corner.
-        order = np.argsort(np.where(sign != 0, corners, -1), axis=1, kind="stable")
-        ordered = np.take_along_axis(np.where(sign != 0, corners, -1), order, axis=1)
-        again = np.zeros_like(sign, dtype=bool)
-        np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
-        sign[again] = 0
-        with np.errstate(over="ignore"):
-            sound = (system.marks(len(cells))[corners] * sign).sum(axis=1) == 0
-        return Cubes(corners[sound], sign[sound], np.searchsorted(block[which[sound]], np.arange(blocks + 1)))
+        pairs, blocks = self._pairs(np.any(free, axis=1))
+        for first in range(0, len(pairs), AT_ONCE):
+            pair, block = pairs[first : first + AT_ONCE], blocks[first : first + AT_ONCE]
+            which, other = np.nonzero(free[pair[:, 0]] & free[pair[:, 1]])
+            corners = np.concatenate([variable[pair[which, side][:, None], at_place[other]] for side in (0, 1)], axis=1)
+            sign = np.concatenate([sign_other[other], -sign_other[other]], axis=1)
+            # Cells that move together are one variable, and one corner.
+            some = np.flatnonzero(several[corners].any(axis=1))
+            used = np.where(sign[some] != 0, corners[some], -1)
+            order = np.argsort(used, axis=1, kind="stable")
+            ordered = np.take_along_axis(used, order, axis=1)
+            again = np.zeros(used.shape, dtype=bool)
+            np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
+            sign[some] = np.where(again, 0, sign[some])
+            with np.errstate(over="ignore"):
+                sound = (marks[corners] * sign).sum(axis=1) == 0
+            if sound.any():
+                yield Cubes(corners[sound], sign[sound], block[which[sound]])
 
     def prove(self, needs: Needs, hidden: Bools, up: Floats | float, proven: Proven, *, whole: bool, walk: bool = True) -> None:
         """What cubes and walks along them prove. Where walks led is kept among ``proven.walks``, single cubes are not: they are
         found again at once."""
-        cubes = self.cubes(hidden)
-        if cubes is None:
-            return
         top = np.broadcast_to(up, self.system.count)
-        fall = self.system.down[cubes.corner]
-        rise = up if isinstance(up, float) else top[cubes.corner]
-        for way in (1, -1):
-            # Each cube by itself, as far as it goes.
-            sign = cubes.sign * way
-            room = np.where(sign < 0, fall, np.where(sign > 0, rise, np.inf)).min(axis=1)
-            room = np.floor(room + 1e-9) if whole else np.minimum(room, 1e9)
-            use = room > 0
-            at = sign[use] != 0
-            moves = Moves(
-                np.concatenate([[0], np.cumsum(at.sum(axis=1))]),
-                cubes.corner[use][at].astype(np.int64),
-                (sign[use] * room[use][:, None])[at].astype(np.float64),
-            )
-            proven.learn(moves, needs, hidden)
-        if walk and proven.open(needs, hidden).any():
-            self._walk(cubes, needs, hidden, top, proven, whole)
+        pieces: list[Cubes] = []
+        for piece in self.cubes(hidden):
+            fall, rise = self.system.down[piece.corner], top[piece.corner]
+            for sign in (piece.sign, -piece.sign):
+                # Each cube by itself, as far as it goes.
+                room = np.where(sign < 0, fall, np.where(sign > 0, rise, np.inf)).min(axis=1)
+                room = np.floor(room + 1e-9) if whole else np.minimum(room, 1e9)
+                use = room > 0
+                at = sign[use] != 0
+                moves = Moves(
+                    np.concatenate([[0], np.cumsum(at.sum(axis=1))]),
+                    piece.corner[use][at].astype(np.int64),
+                    (sign[use] * room[use][:, None])[at],
+                )
+                proven.learn(moves, needs, hidden)
+            if walk:
+                pieces.append(piece)
+        if pieces and proven.open(needs, hidden).any():
+            self._walk(Cubes.joined(pieces), needs, hidden, top, proven, whole)
 
     def _walk(self, cubes: Cubes, needs: Needs, hidden: Bools, top: Floats, proven: Proven, whole: bool) -> None:
         """Climb along random cubes of every block towards tables in which the cells that are open lie far away."""
         random = np.random.default_rng(1)
-        size = np.diff(cubes.start)
-        first, size = cubes.start[:-1][size > 0], size[size > 0]
+        _, first, size = np.unique(cubes.block, return_index=True, return_counts=True)
         block = np.full(len(hidden), -1, dtype=np.int64)
         used = cubes.sign != 0
-        block[cubes.corner[used]] = np.broadcast_to(
-            np.repeat(np.arange(len(cubes.start) - 1), np.diff(cubes.start))[:, None], used.shape
-        )[used]
+        block[cubes.corner[used]] = np.broadcast_to(cubes.block[:, None], used.shape)[used]
         order = np.argsort(block, kind="stable")
         order = order[block[order] >= 0]
         down = self.system.down
@@ -205,7 +214,7 @@ class Grid:
             np.minimum(proven.low, moved, out=proven.low)
             np.maximum(proven.high, moved, out=proven.high)
             # What moved in one block is a move by itself.
-            worth = np.zeros(len(cubes.start), dtype=bool)
+            worth = np.zeros(int(cubes.block[-1]) + 2, dtype=bool)
             worth[block[better & target]] = True
             at = order[(moved[order] != 0) & worth[block[order]]]
             if len(at):

@@ -15,8 +15,6 @@ from dopa_pipelines.publishing.disclosure.attack import TINY, Needs
 from dopa_pipelines.publishing.disclosure.system import System, ranges
 from dopa_pipelines.publishing.disclosure.tables import Bools, Floats, Ints
 
-NOBODY: frozenset[int] = frozenset()
-
 
 @dataclass
 class Moves:
@@ -65,10 +63,13 @@ class Moves:
         index = names[self.index]
         kept = np.bincount(self.rows[index < 0], minlength=len(self)) == 0
         left = Moves(self.start, index, self.value).only(kept)
-        key = left.rows * (max(int(names.max(initial=0)), 0) + 1) + left.index
-        _, first = np.unique(key, return_index=True)
-        rows = left.rows[first]
-        return Moves(np.searchsorted(rows, np.arange(len(left) + 1)), left.index[first], left.value[first])
+        shared = np.flatnonzero((np.bincount(names[names >= 0]) > 1)[left.index])
+        if not len(shared):
+            return left
+        rows, once = left.rows, np.ones(len(left.index), dtype=bool)
+        _, first = np.unique(rows[shared] * np.int64(names.max() + 1) + left.index[shared], return_index=True)
+        once[np.delete(shared, first)] = False
+        return Moves(np.searchsorted(rows[once], np.arange(len(left) + 1)), left.index[once], left.value[once])
 
     def sound(self, system: System, hidden: Bools, up: Floats | float, seed: int = 1) -> Moves:
         """Those whole-number moves of ``hidden`` variables that every relation and bound of the system allows.
@@ -96,25 +97,26 @@ class Moves:
 class Proven:
     """What is proven of each variable of a system; it holds for as long as hidden ones stay hidden.
 
-    ``low`` and ``high``: movement. ``pending``: the single contributors that may still tell a variable; missing where nothing
-    is known of them. ``moves``: what it rests on, as far as it may be handed on; ``walks``: moves with so many variables that
-    they leave nobody's cells out.
+    ``low`` and ``high``: movement. ``safe``: what no single contributor can tell. ``pending``: of others, the single contributors
+    that may still tell them; missing where nothing is known of them. ``moves``: what it rests on, as far as it may be handed on;
+    ``walks``: moves with so many variables that they leave nobody's cells out.
     """
 
     low: Floats
     high: Floats
+    safe: Bools
     pending: dict[int, Set[int]]
     moves: list[Moves] = field(default_factory=list)
     walks: list[Moves] = field(default_factory=list)
 
     @staticmethod
     def nothing(count: int) -> Proven:
-        return Proven(np.zeros(count), np.zeros(count), {})
+        return Proven(np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool), {})
 
     def of(self, variables: Ints) -> Proven:
         """What is proven of some, by their position."""
         pending = {at: self.pending[far] for at, far in enumerate(variables.tolist()) if far in self.pending}
-        return Proven(self.low[variables], self.high[variables], pending)
+        return Proven(self.low[variables], self.high[variables], self.safe[variables], pending)
 
     def open(self, needs: Needs, hidden: Bools) -> Bools:
         """Hidden variables whose movement is not yet proven wide enough."""
@@ -122,9 +124,7 @@ class Proven:
 
     def unsure(self, needs: Needs, hidden: Bools) -> Bools:
         """Unsafe ones that some single contributor may tell, as far as is known."""
-        found: Bools = hidden & needs.secret
-        found[[at for at, persons in self.pending.items() if not persons]] = False
-        return found
+        return hidden & needs.secret & ~self.safe
 
     def learn(self, moves: Moves, needs: Needs, hidden: Bools, *, persons: bool = True) -> None:
         """Take moves that are sound as proofs; ``persons``: also of what single contributors cannot tell."""
@@ -152,7 +152,7 @@ class Proven:
         for one, person in zip((always // len(hidden)).tolist(), (always % len(hidden)).tolist(), strict=True):
             if person != needs.person[one]:
                 doubtful.setdefault(one, set()).add(person)
-        left = {one: persons & self.pending.get(one, persons) for one, persons in doubtful.items()}
-        # Most can be told by nobody.
-        self.pending.update(dict.fromkeys(np.flatnonzero(count).tolist(), NOBODY))
-        self.pending.update(left)
+        self.safe[count > 0] = True
+        for one, who in doubtful.items():
+            if left := who & self.pending.get(one, who):
+                self.safe[one], self.pending[one] = False, left

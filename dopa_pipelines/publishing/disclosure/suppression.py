@@ -15,6 +15,7 @@ import numpy as np
 from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
 from dopa_pipelines.publishing.disclosure.search import SMALL, Problem, Search, thorough
 from dopa_pipelines.publishing.disclosure.sweep import Parts, Places, sweep
+from dopa_pipelines.publishing.disclosure.system import ranges
 from dopa_pipelines.publishing.disclosure.tables import Bools, Ints
 from dopa_pipelines.publishing.disclosure.workers import ALONE, Workers
 
@@ -23,18 +24,19 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
     """Hide until every single relation leaves its unsafe cells room: what each must have whatever the others do.
 
     All relations at once, a cell a deficient relation a round: the one that is cheapest for the number of deficient
-    relations that it
-    helps. Necessary, not sufficient: the attack that follows finds what is still too narrow.
+    relations that it helps. Necessary, not sufficient: the attack that follows finds what is still too narrow.
     """
     system, needs = problem.system, problem.needs
     hidden = hidden.copy()
-    row, index = system.rows, system.index
-    rows = len(system.start) - 1
-    parent = system.coefficient < 0
     width = np.maximum(needs.width, needs.above + needs.below)
-    down = np.minimum(system.down, 1e12)[index]
-    person, secret = needs.person[index], needs.secret[index]
+    asked = np.arange(len(system.start) - 1)
     while True:
+        # Only what changed since the last round can lack what it did not lack then.
+        rows, lengths = len(asked), system.start[asked + 1] - system.start[asked]
+        entries = ranges(system.start[asked], system.start[asked + 1])
+        row, index, parent = np.repeat(np.arange(rows), lengths), system.index[entries], system.coefficient[entries] < 0
+        down = np.minimum(system.down[index], 1e12)
+        person, secret = needs.person[index], needs.secret[index]
         shown = hidden[index]
         wanted = np.where(shown, width[index], 0.0)
         lacking = np.zeros(rows)
@@ -68,6 +70,7 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
         first = order[np.unique(row[order], return_index=True)[1]]
         chosen = index[first[np.isfinite(score[first])]]
         hidden[chosen] = True
+        asked = np.union1d(asked[deficient], system.rows_of(chosen))
 
 
 def suppress(problem: Problem, parts: Parts, workers: Workers = ALONE) -> tuple[Bools, Moves, Moves]:
@@ -103,7 +106,7 @@ def _block(problem: Problem, task: tuple[Ints, Bools, Proven]) -> tuple[Bools, M
     """One subtable, whole."""
     variables, hidden, proven = task
     search = Search(problem, variables, hidden, problem.candidate[variables], patient=False)
-    search.attacker.low, search.attacker.high, search.attacker.pending = proven.low, proven.high, proven.pending
+    search.attacker.take(proven.low, proven.high, proven.safe, proven.pending)
     search.run()
     search.shield(quick=True)
     return search.hidden, Moves.of(search.attacker.points, variables)

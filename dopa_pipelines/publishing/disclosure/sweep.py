@@ -12,7 +12,7 @@ import numpy as np
 
 from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
 from dopa_pipelines.publishing.disclosure.cubes import Grid
-from dopa_pipelines.publishing.disclosure.proof import NOBODY, Moves, Proven
+from dopa_pipelines.publishing.disclosure.proof import Moves, Proven
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import Bools, Cells, Floats, Ints
 from dopa_pipelines.publishing.disclosure.workers import ALONE, Workers
@@ -210,7 +210,7 @@ def _attacker(shared: Shared, variables: Ints, proven: Proven, needs: Needs, *, 
     system, _, _, whole, up = shared
     shown = np.ones(len(variables), dtype=bool)
     attacker = Attacker(system, variables, needs, shown, whole=whole, patient=patient, up=up)
-    attacker.low, attacker.high, attacker.pending = proven.low, proven.high, proven.pending
+    attacker.take(proven.low, proven.high, proven.safe, proven.pending)
     return attacker
 
 
@@ -218,9 +218,10 @@ def _found(attacker: Attacker, told: list[tuple[int, int]], asked: Bools, variab
     by: dict[int, set[int]] = {}
     for person, at in told:
         by.setdefault(at, set()).add(person)
-    pending = {**dict.fromkeys(np.flatnonzero(asked).tolist(), NOBODY), **by}
+    safe = asked.copy()
+    safe[list(by)] = False
     moves = [Moves.of(attacker.points, variables)] if attacker.whole else []
-    return Proven(attacker.low, attacker.high, pending, moves)
+    return Proven(attacker.low, attacker.high, safe, dict(by), moves)
 
 
 def _piece(shared: Shared, task: tuple[Ints, Proven, bool]) -> Proven:
@@ -243,6 +244,7 @@ def _piece(shared: Shared, task: tuple[Ints, Proven, bool]) -> Proven:
 def _keep(proven: Proven, variables: Ints, found: Proven) -> None:
     proven.low[variables] = np.minimum(proven.low[variables], found.low)
     proven.high[variables] = np.maximum(proven.high[variables], found.high)
+    proven.safe[variables] |= found.safe
     proven.pending.update((int(variables[at]), persons) for at, persons in found.pending.items())
     proven.moves += found.moves
 
