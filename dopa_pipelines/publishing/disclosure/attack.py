@@ -28,7 +28,8 @@ IDLE = 3
 HASTY, LITTLE = 1, 0.1
 """The same where programs for single variables follow, and the share of what is open that is as good as nothing."""
 BESIDES = 0.1
-"""Weight of all others that are open in a program for one variable: they are often proven with it."""
+"""Weight of all others that are open in a program for one variable: they are often proven with it. At most as much is given to
+what came out with a fraction."""
 PATIENCE = 5000
 """Nodes that one integer program may take; what is open then counts as disclosed."""
 
@@ -286,6 +287,17 @@ class Attacker:
         self.high = np.maximum(self.high, move)
         return True
 
+    def _find(self, objective: Floats) -> bool:
+        """Take the best move for an objective as proof; false where there is none. One with fractions proves nothing of counts:
+        the next, with random weights where they are, is mostly whole, and few steps away."""
+        move = self.program.best(objective)
+        if move is not None and not self.learn(move) and not self.lenient:
+            fraction = np.abs(move - np.round(move)) > 1e-5
+            move = self.program.best(objective + fraction * self.random.uniform(-BESIDES, BESIDES, len(move)))
+            if move is not None:
+                self.learn(move)
+        return move is not None
+
     def _hold(self, move: Floats) -> None:
         if self._held == len(self._points):
             self._points = np.concatenate([self._points, np.zeros_like(self._points)])
@@ -315,10 +327,8 @@ class Attacker:
             before = int(target.sum())
             if before < 3:
                 return
-            move = self.program.best(self._objective(target))
-            if move is None:
+            if not self._find(self._objective(target)):
                 return
-            self.learn(move)
             target = self.open()
             idle = idle + 1 if int(target.sum()) >= (1 - little) * before else 0
             if idle > patience:
@@ -341,9 +351,7 @@ class Attacker:
                 return
             objective = BESIDES * self._objective(target)
             objective[at] = sign
-            move = self.program.best(objective)
-            if move is not None:
-                self.learn(move)
+            self._find(objective)
 
     def stretch(self, at: int) -> bool:
         """Programs for one variable, both ways; whole-number ones where fractions leave it open."""

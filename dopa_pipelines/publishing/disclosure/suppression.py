@@ -82,7 +82,8 @@ def suppress(problem: Problem, parts: Parts, workers: Workers = ALONE) -> tuple[
     needs, system = problem.needs, problem.system
     hidden = fill_lines(problem, problem.forced)
     proven = Proven.nothing(system.count)
-    parts.grid.prove(needs, hidden, needs.reach, proven, whole=problem.whole)
+    # Where the dimension has levels, walks take longer than the programs that they save.
+    parts.grid.prove(needs, hidden, needs.reach, proven, whole=problem.whole, walk=parts.long)
     _each(_block, [(one,) for one in parts.blocks()], problem, hidden, proven, workers)
     if problem.whole:
         for turn in range(TURNS):
