@@ -9,8 +9,20 @@ import polars as pl
 import pytest
 
 from dopa_pipelines.errors import UserError
-from dopa_pipelines.publishing.disclosure import Dimension, Dominance, Family, Policy, Protected, Rule, Table, protect
+from dopa_pipelines.publishing.disclosure import (
+    Dimension,
+    Dominance,
+    Family,
+    Policy,
+    Protected,
+    Rule,
+    Table,
+    attack,
+    protect,
+    suppression,
+)
 from dopa_pipelines.publishing.disclosure.attack import Attacker, Needs
+from dopa_pipelines.publishing.disclosure.search import Problem
 from dopa_pipelines.publishing.disclosure.system import System
 from dopa_pipelines.publishing.disclosure.tables import build
 
@@ -118,30 +130,73 @@ def test_a_single_contributor_does_not_tell_the_other_cell() -> None:
     assert sum(value is None for value in row) > 2
 
 
-def test_a_single_contributor_is_not_kept_from_a_count_by_half_a_person() -> None:
-    """x + y + p = w, y + z = w, x + z = w, q = p, and w is known within one. Who knows p (or q) knows 2x within one: x itself, as
-    counts are whole, though a half on either side would add up as well."""
-    relations = [{0: 1, 1: 1, 3: 1, 2: -1}, {1: 1, 4: 1, 2: -1}, {0: 1, 4: 1, 2: -1}, {5: 1, 3: -1}]
-    x, w, p, q = 0, 2, 3, 5
-    down = np.array([5.0, 5, 1, 4, 5, 4])
-    system = System(
-        variable=np.arange(6),
-        count=6,
+def system_of(relations: list[dict[int, int]], down: list[float]) -> System:
+    return System(
+        variable=np.arange(len(down)),
+        count=len(down),
         start=np.cumsum([0, *(len(row) for row in relations)]),
         index=np.concatenate([np.array(list(row)) for row in relations]),
         coefficient=np.concatenate([np.array(list(row.values()), dtype=float) for row in relations]),
-        down=down,
+        down=np.array(down),
         implied=np.zeros(len(relations), dtype=bool),
     )
-    needs = Needs(np.zeros(6), np.zeros(6), np.zeros(6), np.full(6, -1), np.zeros(6, dtype=bool))
-    needs.width[x] = 1
-    needs.secret[x] = True
-    needs.person[[p, q]] = 0, 1
-    up = down.copy()
+
+
+def needs_for(count: int, secret: int, persons: dict[int, int]) -> Needs:
+    needs = Needs(np.zeros(count), np.zeros(count), np.zeros(count), np.full(count, -1), np.zeros(count, dtype=bool))
+    needs.width[secret] = 1
+    needs.secret[secret] = True
+    needs.person[list(persons)] = list(persons.values())
+    return needs
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["a small part", "one in which moves with fractions are held"])
+def test_a_single_contributor_is_not_kept_from_a_count_by_half_a_person(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """x + y + p = w, y + z = w, x + z = w, q = p, and w is known within one. Who knows p (or q) knows 2x within one: x itself, as
+    counts are whole, though a half on either side would add up as well."""
+    if large:
+        monkeypatch.setattr(attack, "LENIENT", 0)
+    relations = [{0: 1, 1: 1, 3: 1, 2: -1}, {1: 1, 4: 1, 2: -1}, {0: 1, 4: 1, 2: -1}, {5: 1, 3: -1}]
+    x, w, p, q = 0, 2, 3, 5
+    system = system_of(relations, [5.0, 5, 1, 4, 5, 4])
+    up = system.down.copy()
     up[w] = 1
-    attacker = Attacker(system, np.arange(6), needs, np.ones(6, dtype=bool), whole=True, up=up)
+    attacker = Attacker(system, np.arange(6), needs_for(6, x, {p: 0, q: 1}), np.ones(6, dtype=bool), whole=True, up=up)
     assert not len(attacker.settle()), "an outsider cannot tell"
+    # A move that was held for what else it proves shows no more of a half than one that is found now.
+    attacker.learn(np.array([0.5, 0.5, 1.0, 0.0, 0.5, 0.0]))
+    assert not attacker.apart(0, x) and not attacker.apart(1, x)
     assert sorted(attacker.told()) == sorted(attacker.told(quick=True)) == [(0, x), (1, x)]
+
+
+def test_who_may_tell_a_cell_is_asked_about_where_he_is_not() -> None:
+    """x + y = 0 among what is looked at; who is in doubt is elsewhere, so any move of x is proof, but there must be one."""
+    system = system_of([{0: 1, 1: 1}], [3.0, 3])
+    needs = needs_for(2, 0, {})
+    needs.width[:] = 0
+    stuck = Attacker(system, np.arange(2), needs, np.array([True, False]), whole=True)
+    stuck.pending = {0: {7}}
+    assert stuck.told(quick=True) == stuck.told() == [(7, 0)], "x cannot move"
+    free = Attacker(system, np.arange(2), needs, np.ones(2, dtype=bool), whole=True)
+    free.pending = {0: {7}}
+    assert free.told() == []
+    assert (free.points[:, 0] != 0).any()
+
+
+def test_what_a_neighbourhood_cannot_mend_is_left_to_a_wider_one() -> None:
+    """x + y = 0 and x + z = 0: without z, x cannot move; with it hiding the other two lets it, and leaves who is elsewhere."""
+    system = system_of([{0: 1, 1: 1}, {0: 1, 2: 1}], [3.0, 3, 3])
+    needs = needs_for(3, 0, {})
+    needs.width[0] = 2
+    everything, only = np.ones(3, dtype=bool), np.array([True, False, False])
+    problem = Problem(system, needs, np.ones(3), only, everything, whole=True)
+    for near, mended in ((np.array([0, 1]), False), (np.array([0, 1, 2]), True)):
+        small = only[near]
+        hidden, narrow, left, moves = suppression._mend(problem, near, small, small, small, {0: {7}}, seed=1)
+        assert hidden.tolist() == [True] + [mended] * (len(near) - 1)
+        assert bool(narrow[0]) != mended
+        assert left == ({} if mended else {0: {7}})
+        assert bool(len(moves)) == mended
 
 
 def test_all_zero_and_one_cell_tables() -> None:

@@ -396,7 +396,9 @@ class Attacker:
         anybody can tell, or tell too nearly, are not asked about: they have failed already."""
         persons = self.needs.person
         secret = np.flatnonzero(self.hidden & self.needs.secret & ~self.safe & ~self.open())
-        known = np.unique(persons[self.hidden & (persons >= 0)])
+        # Who may tell a cell and is not here is left out by every move here: one that takes the cell is wanted all the same.
+        elsewhere = [who for one in secret.tolist() for who in self.pending.get(one, ())]
+        known = np.union1d(persons[self.hidden & (persons >= 0)], np.array(elsewhere, dtype=np.int64))
         if not len(secret) or not len(known):
             return []
         unseen = self._unseen(known, secret)
@@ -419,10 +421,8 @@ class Attacker:
             if move is None:
                 break
             before = int(np.count_nonzero(unseen))
-            if self.learn(move):
+            if self.learn(move) or self.lenient:
                 self._see(unseen, known, secret, move)
-            elif self.lenient:
-                self._see(unseen, known, secret, np.where(np.abs(move) < 2 - TINY, 0.0, move), move)
             idle = idle + 1 if np.count_nonzero(unseen) > 0.98 * before else 0
         if quick:
             return [(int(known[number]), int(secret[at])) for number, at in np.argwhere(unseen)]
@@ -455,23 +455,31 @@ class Attacker:
         row, at = np.nonzero(moves[:, mine])
         touched[row, number[mine][at]] = True
         # By products of real numbers, which are many times faster than those of truth values.
-        free = (~touched).T.astype(np.float32) @ moves[:, secret].astype(np.float32)
+        free = (~touched).T.astype(np.float32) @ self._sure(self.points)[:, secret].astype(np.float32)
         unseen: Bools = (free < 0.5) & (persons[secret][None, :] != known[:, None])
         for column, one in enumerate(secret):
             if (pending := self.pending.get(int(one))) is not None:
                 unseen[:, column] &= np.isin(known, list(pending))
         return unseen
 
-    def _see(self, unseen: Bools, known: Ints, secret: Ints, sure: Floats, move: Floats | None = None) -> None:
-        """Who is not in a ``move`` cannot tell what moves for ``sure`` in it (all of it, where nothing else is given)."""
-        moving = np.abs(sure if move is None else move) > TINY
-        touched = np.isin(known, self.needs.person[moving & self.hidden])
-        unseen[np.ix_(~touched, np.abs(sure[secret]) > TINY)] = False
+    def _sure(self, moves: Floats) -> Bools:
+        """What is sure to move with each of some moves: with one that is held although it has fractions, only what moves by two
+        or more."""
+        moving: Bools = np.abs(moves) > TINY
+        if self.whole and self.lenient:
+            fraction = np.abs(moves - np.round(moves)).max(axis=1, initial=0.0) > 1e-5
+            moving &= ~fraction[:, None] | (np.abs(moves) >= 2 - TINY)
+        return moving
+
+    def _see(self, unseen: Bools, known: Ints, secret: Ints, move: Floats) -> None:
+        """Who is not in a move cannot tell what is sure to move in it."""
+        touched = np.isin(known, self.needs.person[(np.abs(move) > TINY) & self.hidden])
+        unseen[np.ix_(~touched, self._sure(move[None, :])[0, secret])] = False
 
     def apart(self, person: int, at: int) -> bool:
         """Whether a known move takes ``at`` and leaves the person's own cells."""
         own = np.flatnonzero(self.hidden & (self.needs.person == person))
-        moving = np.abs(self.points[:, at]) > TINY
+        moving = self._sure(self.points)[:, at]
         return bool((moving & ~(np.abs(self.points[:, own]) > TINY).any(axis=1)).any())
 
     def _without(self, persons: Ints, at: int) -> Floats | None:

@@ -156,3 +156,4 @@ class Proven:
         for one, who in doubtful.items():
             if left := who & self.pending.get(one, who):
                 self.safe[one], self.pending[one] = False, left
+        self.pending = {one: who for one, who in self.pending.items() if not self.safe[one]}

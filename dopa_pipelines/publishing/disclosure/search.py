@@ -77,9 +77,9 @@ class Search:
             self._tighten(row, index, coefficient)
         needs = self.needs
         # What cannot be done here is not asked for: it is left to a wider search, or to the audit to say.
-        needs.ask(
-            (self._up + self._down >= needs.width - TINY) & (self._up >= needs.above - TINY) & (self._down >= needs.below - TINY)
-        )
+        self.within: Bools = self._up + self._down >= needs.width - TINY
+        self.within &= (self._up >= needs.above - TINY) & (self._down >= needs.below - TINY)
+        needs.ask(self.within)
 
     @cached_property
     def _program(self) -> Program:

@@ -31,7 +31,7 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
     width = np.maximum(needs.width, needs.above + needs.below)
     asked = np.arange(len(system.start) - 1)
     while True:
-        # Only what changed since the last round can lack what it did not lack then.
+        # What nothing was chosen for has room, or will never have it.
         rows, lengths = len(asked), system.start[asked + 1] - system.start[asked]
         entries = ranges(system.start[asked], system.start[asked + 1])
         row, index, parent = np.repeat(np.arange(rows), lengths), system.index[entries], system.coefficient[entries] < 0
@@ -70,7 +70,7 @@ def fill_lines(problem: Problem, hidden: Bools) -> Bools:
         first = order[np.unique(row[order], return_index=True)[1]]
         chosen = index[first[np.isfinite(score[first])]]
         hidden[chosen] = True
-        asked = np.union1d(asked[deficient], system.rows_of(chosen))
+        asked = system.rows_of(chosen)
 
 
 def suppress(problem: Problem, parts: Parts, workers: Workers = ALONE) -> tuple[Bools, Moves, Moves]:
@@ -208,7 +208,7 @@ def _mend(
     search.attacker.pending = pending
     search.run()
     search.shield(quick=True)
-    left: dict[int, set[int]] = {}
+    left = {at: set(who) for at, who in pending.items() if not search.within[at]}
     for person, at in search.attacker.told(quick=True):
         left.setdefault(at, set()).add(person)
-    return search.hidden, narrow & search.attacker.open(), left, Moves.of(search.attacker.points, near)
+    return search.hidden, narrow & (search.attacker.open() | ~search.within), left, Moves.of(search.attacker.points, near)
