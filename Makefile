@@ -46,7 +46,7 @@ lint: $(READY)
 # The peers that we are measured against are in a lock of their own: nothing else needs them.
 bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bench.lock
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Every reader on 100,000 broken files; ARGS="--inputs 1000 --seed 7 --target json" for others.
 fuzz: $(READY)

@@ -2,7 +2,7 @@
 
 The tables are drawn from a seed (``tests.disclosure.generate``), protected by ``dopa disclose`` and attacked with what it would
 publish (``tests.disclosure.attack``). ``python -m benchmarks.disclosure FOLDER`` protects the table of a folder in a process of
-its own; without a folder it measures only this.
+its own.
 """
 
 from __future__ import annotations
@@ -257,8 +257,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(sys.argv[1])
-    else:
-        for row in measure():
-            print(" | ".join(row.cells()))
+    main(sys.argv[1])

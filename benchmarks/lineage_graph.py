@@ -1,8 +1,7 @@
 """The column graph: tracing a large one, what unchanged runs cost and store.
 
 The large graph is generated in the database: 21 layers of 1,000 datasets with 25 columns, each made from two columns of the layer
-before, in areas of ten datasets: a trace from the top meets some 2,700 columns and 5,400 edges. ``python -m
-benchmarks.lineage_graph`` prints the rows of this module alone.
+before, in areas of ten datasets: a trace from the top meets some 2,700 columns and 5,400 edges.
 """
 
 from __future__ import annotations
@@ -174,8 +173,3 @@ def _size(connection: psycopg.Connection[Any]) -> int:
 def _count(connection: psycopg.Connection[Any], query: str) -> int:
     row = connection.execute(query.encode()).fetchone()
     return int(row[0]) if row else 0
-
-
-if __name__ == "__main__":
-    for row in measure(Settings()):
-        print(*row.cells(), sep=" | ")

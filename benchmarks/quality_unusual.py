@@ -147,8 +147,3 @@ def _told(scored: dict[str, Scores], bar: float) -> Callable[[Any], dict[int, se
         return found
 
     return told
-
-
-if __name__ == "__main__":
-    for row in measure():
-        print(" | ".join(row.cells()))

@@ -6,8 +6,7 @@ With it is what a run under the daemon does: records of work and writes, in the 
 made of them afterwards (the graph of columns, events, seals, digests), by the daemon's sensor or at the end of a command, is
 measured apart.
 
-``python -m benchmarks.recording`` measures this alone and puts its rows into ``docs/benchmarks.md``. ``python -m
-benchmarks.recording forward STATE`` sends events on, over and over, as the daemon's sensor does.
+``python -m benchmarks.recording STATE FLAG`` sends events on, over and over, as the daemon's sensor does.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -317,7 +315,7 @@ def _forwarding(settings: Settings, handler: type[_Receiver]) -> Iterator[Callab
     threading.Thread(target=server.serve_forever, daemon=True).start()
     flag = settings.state.parent / "forward"
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.recording", "forward", str(settings.state), str(flag)],
+        [sys.executable, "-m", "benchmarks.recording", str(settings.state), str(flag)],
         cwd=ROOT, env={**os.environ, "OPENLINEAGE_URL": f"http://127.0.0.1:{server.server_port}"},
     )  # fmt: skip
 
@@ -344,18 +342,5 @@ def _forward(state: Path, flag: Path) -> None:
             time.sleep(0.2)
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["forward"]:
-        _forward(Path(arguments[1]), Path(arguments[2]))
-        return
-    from benchmarks.__main__ import put_rows
-
-    with tempfile.TemporaryDirectory(prefix="dopa-bench-") as folder:
-        rows = measure(Settings(state=Path(folder) / "recording" / "state"))
-    for row in rows:
-        print(" | ".join(row.cells()))
-    put_rows(rows)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    _forward(Path(sys.argv[1]), Path(sys.argv[2]))

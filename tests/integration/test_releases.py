@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from benchmarks import releases as bench
 from dopa_pipelines.errors import UserError
 from dopa_pipelines.publishing import publish, recover
 from dopa_pipelines.publishing.rows import snapshot
@@ -361,3 +362,16 @@ def test_a_full_disk_is_one_sentence(
     with pytest.raises(UserError, match="is full, so fullness was not released"):
         publish(warehouse, here, publication("fullness"), "run-1")
     assert [path.name for path in (here.releases_path / "fullness").iterdir()] == [".lock"]
+
+
+def test_releases_can_be_measured(settings: Settings, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make bench`` lets a table of its own through the gate; what comes of it is not judged here."""
+    monkeypatch.setattr(bench, "SIZES", (3_000,))
+    monkeypatch.setattr(bench, "RUNS", {3_000: 1})
+    rows = bench.measure(settings)
+    assert [row.what for row in rows[:-1]] == [
+        f"release of 3,000 rows as {form}" for form in ("csv", "parquet", "csv and parquet")
+    ]
+    assert not [path for path in settings.releases_path.glob("bench_*") if path.is_dir()]
+    with warehouse.connect(Role.READER) as connection:
+        assert connection.execute("select to_regclass('open_data.bench_3000')").fetchone() == (None,)
