@@ -10,36 +10,8 @@ from benchmarks.measure import Row, median
 
 DATASETS, MODELS = 36, 120
 
-_BARE = "import time; t = time.perf_counter(); import dagster, dagster_dbt; print(time.perf_counter() - t)"
-# The project's contracts and models, repeated under other names until there are as many as the target speaks of.
-_OURS = f"""
-import time
-import dagster, dagster_dbt
-t = time.perf_counter()
-import itertools
-from dataclasses import replace
-import dagster as dg
-from assets.platform import platform_resource
-from assets.sources import source_assets
-from assets.warehouse import model_asset
-from dopa_pipelines.contracts import load_contracts
-from dopa_pipelines.contracts.read import Contracts, read_contract
-from dopa_pipelines.settings import load_settings
-from dopa_pipelines.transform import Project
-settings = load_settings()
-contracts, models = load_contracts(settings.contracts), Project(settings).models
-paths = itertools.islice(itertools.cycle([contract.path for contract in contracts]), {DATASETS} - len(contracts))
-more = [replace(read_contract(path), dataset=f"copy_{{n}}") for n, path in enumerate(paths)]
-every = Contracts(contracts.by_dataset | {{contract.dataset: contract for contract in more}})
-copies = itertools.islice(itertools.cycle(models), {MODELS} - len(models))
-all_models = models + [replace(model, name=f"{{model.name}}_{{n}}", inputs=()) for n, model in enumerate(copies)]
-defs = dg.Definitions(
-    assets=[*source_assets(every, settings.portal_address), *(model_asset(model, PORTAL) for model in all_models)],
-    resources={{"platform": platform_resource}}, executor=dg.in_process_executor,
-)
-assert len(list(defs.resolve_asset_graph().get_all_asset_keys())) == {DATASETS + MODELS}
-print(time.perf_counter() - t)
-"""
+_BARE = ["-c", "import time; t = time.perf_counter(); import dagster, dagster_dbt; print(time.perf_counter() - t)"]
+_OURS = ["-m", "benchmarks.definitions_once", str(DATASETS), str(MODELS)]
 
 
 def measure() -> list[Row]:
@@ -57,7 +29,7 @@ def measure() -> list[Row]:
     ]
 
 
-def _run(code: str) -> float:
+def _run(arguments: list[str]) -> float:
     root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])

@@ -122,7 +122,7 @@ def measure(settings: Settings) -> list[Row]:
 
 def _run(settings: Settings, what: str, rows: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.release_once", str(settings.state), what, str(rows)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return told
 
