@@ -19,8 +19,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from dopa_pipelines.contracts import Contract
-from dopa_pipelines.quality import scores, store
-from dopa_pipelines.quality.incidents import SEVERITY_TH
+from dopa_pipelines.quality import incidents, scores, store
+from dopa_pipelines.quality.incidents import SEVERITY_TH, Incident
 from dopa_pipelines.quality.scores import UNUSUAL, Score
 from dopa_pipelines.quality.standard import OVERALL, Standard, Text, current
 from dopa_pipelines.thai import BANGKOK
@@ -92,19 +92,6 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Incident:
-    """An open incident as the report lists it."""
-
-    dataset: str
-    rule: str
-    severity: str
-    opened_at: datetime
-    rows: int | None
-    owner: str | None
-    due_on: date | None
-
-
-@dataclass(frozen=True)
 class Page:
     """Everything that the report says. ``since``: when the last report of the same scope was made."""
 
@@ -141,14 +128,14 @@ def standings(connection: Connection, contracts: Iterable[Contract]) -> list[Sta
     names = [contract.dataset for contract in ordered]
     latest = scores.latest_of_all(connection, names)
     over_time = scores.history(connection, names)
-    incidents: dict[str, int] = dict(
+    open_now: dict[str, int] = dict(
         connection.execute(
             "select dataset, count(*) from quality.incident where closed_at is null and dataset = any(%s) group by dataset",
             (names,),
         ).fetchall()
     )
     return [
-        Standing(contract, latest.get(name, {}), over_time.get(name, []), incidents.get(name, 0))
+        Standing(contract, latest.get(name, {}), over_time.get(name, []), open_now.get(name, 0))
         for contract, name in zip(ordered, names, strict=True)
     ]
 
@@ -236,16 +223,12 @@ def share_failed(item: store.Kept) -> float | None:
 
 
 def _incidents(connection: Connection, names: Sequence[str], bureaus: Sequence[str] | None) -> list[Incident]:
-    """Open incidents of these datasets, and of tables built for these bureaus (None: all); what holds others back first, then by
-    due date."""
-    rows = connection.execute(
-        "select dataset, rule, severity, opened_at, rows_now, owner, due_on from quality.incident"
-        " where closed_at is null and (dataset = any(%(names)s)"
-        " or (dataset like '%%.%%' and (%(bureaus)s::text[] is null or bureau = any(%(bureaus)s))))"
-        " order by severity <> 'block', due_on nulls last, opened_at, id",
-        {"names": list(names), "bureaus": None if bureaus is None else list(bureaus)},
-    ).fetchall()
-    return [Incident(*row) for row in rows]
+    """Open incidents of these datasets, and of tables built for these bureaus (None: all), in the order of their list."""
+    return [
+        item
+        for item in incidents.incidents(connection)
+        if item.dataset in names or ("." in item.dataset and (bureaus is None or item.bureau in bureaus))
+    ]
 
 
 # The page

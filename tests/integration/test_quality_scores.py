@@ -246,7 +246,7 @@ def test_the_report_is_one_page_that_says_what_changed(table: Callable[..., Any]
     assert change.difference is not None
     assert change.difference == pytest.approx((66.667 + 100) / 2 / 5, abs=0.01)
     assert (second.opened, second.closed) == (1, 0)
-    assert [(item.dataset, item.rows) for item in second.incidents if item.dataset.startswith("marts.")] == [
+    assert [(item.dataset, item.rows_now) for item in second.incidents if item.dataset.startswith("marts.")] == [
         ("marts.sum_is_right", 3)
     ]
     assert "marts.not_mine" in {item.dataset for item in report.gather(connection, [hostile]).incidents}
