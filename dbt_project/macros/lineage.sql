@@ -10,51 +10,64 @@
 
     A seed is made of its file: that is what it reads, and its checksum, as dbt takes it (of the text without blanks at its ends),
     is that of the code. Of a snapshot, what its own columns are made of is recorded; of it and of an incremental
-    model, whether the table was there before and keeps what it held: the type of its rows is as old as the table. -#}
+    model, whether the table was there before and keeps what it held: the type of its rows is as old as the table.
+
+    All of it goes as one literal: every call of a macro costs dbt a new module, more than the server needs for the record. -#}
 {% macro record_write() -%}
     {%- if execute and flags.WHICH in work_commands() -%}
-    {%- set compiled = (model.get('compiled_code') or '') | trim -%}
     {%- set holds_rows = model.config.materialized not in ('view', 'ephemeral') -%}
     {%- set is_seed = model.resource_type == 'seed' -%}
-    {%- set inputs = inputs_of(model) %}
+    {%- set code = {
+        'unique_id': model.unique_id,
+        'path': model.original_file_path,
+        'git_commit': env_var('DOPA_GIT_COMMIT', '') or none,
+        'git_changed': true if env_var('DOPA_GIT_COMMIT', '') and env_var('DOPA_GIT_CHANGED', '') == '1' else none
+    } -%}
+    {%- if is_seed -%}
+        {%- do code.update({'checksum': model.checksum.checksum, 'fields': load_agate_table().column_names | list}) -%}
+    {%- else -%}
+        {%- do code.update({'compiled': (model.get('compiled_code') or '') | trim}) -%}
+    {%- endif -%}
+    {%- if model.resource_type == 'snapshot' -%}{%- do code.update({'snapshot': snapshot_of(model)}) -%}{%- endif -%}
+    {%- set told = {
+        'target': this.schema ~ '.' ~ this.identifier,
+        'run': env_var('DOPA_RUN_ID', '') or invocation_id,
+        'parent': env_var('DOPA_PARENT_RUN_ID', '') or none,
+        'code': code,
+        'version': model.checksum.checksum,
+        'inputs': inputs_of(model),
+        'detail': {
+            'materialized': model.config.materialized,
+            'file': 'dbt_project/' ~ model.original_file_path if is_seed else none,
+            'dbt_version': dbt_version,
+            'invocation_id': invocation_id,
+            'work': work_id(model.unique_id),
+            'actor': env_var('DOPA_ACTOR', '') or none,
+            'said': said_of(model)
+        },
+        'environment': target.name
+    } %}
     select lineage.record_write(
         'model',
-        {{ quoted(this.schema ~ '.' ~ this.identifier) }},
-        {{ quoted(env_var('DOPA_RUN_ID', '') or invocation_id) }},
-        {{ quoted(env_var('DOPA_PARENT_RUN_ID')) if env_var('DOPA_PARENT_RUN_ID', '') else 'null' }},
-        jsonb_strip_nulls(jsonb_build_object(
-            'unique_id', {{ quoted(model.unique_id) }},
-            'path', {{ quoted(model.original_file_path) }},
-            {% if is_seed -%}
-            'checksum', {{ quoted(model.checksum.checksum) }},
-            'fields', {{ quoted(tojson(load_agate_table().column_names | list)) }}::jsonb,
-            {% else -%}
-            'checksum', encode(sha256(convert_to(code.compiled, 'UTF8')), 'hex'),
-            'compiled', code.compiled,
-            {% endif -%}
-            'snapshot', {{ quoted(tojson(snapshot_of(model))) ~ '::jsonb' if model.resource_type == 'snapshot' else 'null' }},
-            'git_commit', {{ quoted(env_var('DOPA_GIT_COMMIT')) if env_var('DOPA_GIT_COMMIT', '') else 'null' }},
-            'git_changed', {{ 'true' if env_var('DOPA_GIT_COMMIT', '') and env_var('DOPA_GIT_CHANGED', '') == '1' else 'null' }}
-        )),
-        {{ quoted(model.checksum.checksum) }},
-        {{ quoted(tojson(inputs)) }}::jsonb,
+        told ->> 'target',
+        told ->> 'run',
+        told ->> 'parent',
+        jsonb_strip_nulls(told -> 'code')
+        {%- if not is_seed %} || jsonb_build_object(
+            'checksum', encode(sha256(convert_to(told #>> '{code,compiled}', 'UTF8')), 'hex')
+        ){% endif %},
+        told ->> 'version',
+        told -> 'inputs',
         {% if is_seed %}(select count(*) from {{ this }}){% else %}null{% endif %},
         {% if holds_rows %}(select count(*) from {{ this }}){% else %}null{% endif %},
-        jsonb_strip_nulls(jsonb_build_object(
-            'materialized', {{ quoted(model.config.materialized) }},
-            'file', {{ quoted('dbt_project/' ~ model.original_file_path) if is_seed else 'null' }},
-            'kept', {% if model.config.materialized in ('incremental', 'snapshot') -%}
+        jsonb_strip_nulls(told -> 'detail')
+        {%- if model.config.materialized in ('incremental', 'snapshot') %} || jsonb_build_object(
+            'kept',
             (select t.xmin <> pg_current_xact_id()::xid from pg_type as t where t.typrelid = {{ quoted(this) }}::regclass)
-            {%- else %}null{% endif %},
-            'dbt_version', {{ quoted(dbt_version) }},
-            'invocation_id', {{ quoted(invocation_id) }},
-            'work', {{ quoted(work_id(model.unique_id)) }},
-            'actor', {% if env_var('DOPA_ACTOR', '') %}{{ quoted(env_var('DOPA_ACTOR')) }}::text{% else %}null{% endif %},
-            'said', {{ quoted(tojson(said_of(model))) }}::jsonb
-        )),
-        {{ quoted(target.name) }}
+        ){% endif %},
+        told ->> 'environment'
     )
-    from (select {{ quoted(compiled) }}::text as compiled) as code
+    from (select {{ quoted(tojson(told)) }}::jsonb) as it (told);
     {%- endif -%}
 {%- endmacro %}
 

@@ -6,17 +6,8 @@
     checks. A dbt that is killed is found by `dopa status` and the housekeeping sensor: nobody holds its turn. -#}
 {% macro begin_work() -%}
     {%- if execute and flags.WHICH in work_commands() %}
-    select lineage.begin_work(
-        {{ quoted(work_id(model.unique_id)) }},
-        'model',
-        {{ quoted(this.schema ~ '.' ~ this.identifier) }},
-        {{ work_run() }},
-        {{ quoted(tojson(inputs_of(model))) }}::jsonb,
-        {{ quoted(tojson(described_model(model))) }}::jsonb,
-        {{ quoted(target.name) }},
-        {{ quoted(turn_name()) }}
-    );
-    commit
+    {{ work_begins('model', model, model.unique_id, inputs_of(model), described_model(model)) }};
+    commit;
     {%- endif -%}
 {%- endmacro %}
 
@@ -49,16 +40,27 @@
 
 
 {% macro begin_check(node) -%}
+    {{ work_begins('check', node, 'check ' ~ node.unique_id, [], {'unique_id': node.unique_id, 'invocation_id': invocation_id}) }}
+{%- endmacro %}
+
+
+{#- One literal: see record_write. -#}
+{% macro work_begins(kind, node, name, inputs, detail) -%}
+    {%- set told = {
+        'work': work_id(name),
+        'target': node.schema ~ '.' ~ (node.get('identifier') or node.alias),
+        'run': env_var('DOPA_RUN_ID', '') or invocation_id,
+        'parent': env_var('DOPA_PARENT_RUN_ID', '') or none,
+        'inputs': inputs,
+        'detail': detail,
+        'environment': target.name,
+        'turn': env_var('DOPA_DBT_TURN', '') or invocation_id
+    } -%}
     select lineage.begin_work(
-        {{ quoted(work_id('check ' ~ node.unique_id)) }},
-        'check',
-        {{ quoted(node.schema ~ '.' ~ (node.get('identifier') or node.alias)) }},
-        {{ work_run() }},
-        '[]',
-        {{ quoted(tojson({'unique_id': node.unique_id, 'invocation_id': invocation_id})) }}::jsonb,
-        {{ quoted(target.name) }},
-        {{ quoted(turn_name()) }}
+        (told ->> 'work')::uuid, '{{ kind }}', told ->> 'target', told ->> 'run', told ->> 'parent', told -> 'inputs',
+        told -> 'detail', told ->> 'environment', told ->> 'turn'
     )
+    from (select {{ quoted(tojson(told)) }}::jsonb) as it (told)
 {%- endmacro %}
 
 

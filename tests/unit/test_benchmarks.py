@@ -15,6 +15,7 @@ from dopa_pipelines.settings import Settings
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(bench, "TARGET", tmp_path / "benchmarks.md")
+    monkeypatch.setenv("DOPA_STATE", "")  # a measure sets it for its process; put back after the test
     return tmp_path / "benchmarks.md"
 
 
