@@ -8,7 +8,6 @@ the exit code is 1.
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import platform
 import subprocess
@@ -36,7 +35,7 @@ NAMES = (
     "releases",
     "disclosure",
 )
-"""Modules of this package whose ``measure`` gives rows, in the order of the page."""
+"""Modules of this package whose ``measure``, given a state folder of its own, gives rows; in the order of the page."""
 
 
 def main(names: list[str]) -> int:
@@ -59,7 +58,7 @@ def one(name: str) -> None:
         # A folder deeper, for what measures lay beside their state.
         settings = Settings(state=Path(folder) / name / "state")
         os.environ["DOPA_STATE"] = str(settings.state)
-        rows: list[Row] = module.measure(*[settings] * ("settings" in inspect.signature(module.measure).parameters))
+        rows: list[Row] = module.measure(settings)
     shown = Table("what", "ours", "peer", "ratio", "target", "met", title=name)
     for row in rows:
         shown.add_row(*row.cells())

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import Row, median
+from dopa_pipelines.settings import Settings
 
 DATASETS, MODELS = 36, 120
 
@@ -14,7 +15,7 @@ _BARE = ["-c", "import time; t = time.perf_counter(); import dagster, dagster_db
 _OURS = ["-m", "benchmarks.definitions_once", str(DATASETS), str(MODELS)]
 
 
-def measure() -> list[Row]:
+def measure(settings: Settings) -> list[Row]:
     _run(_OURS)  # parses the dbt project and fills caches
     bare, ours = median(lambda: _run(_BARE)), median(lambda: _run(_OURS))
     return [

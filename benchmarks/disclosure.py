@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,22 +21,24 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Row, peak_mb
+from dopa_pipelines.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES, SMALL, FAMILIES = 1000, 120, 40
 LIMIT_S = 30.0
 
 
-def measure(tables: int = TABLES, small: int = SMALL) -> list[Row]:
+def measure(settings: Settings) -> list[Row]:
     """Cells disclosed in generated tables, cost against the optimum, and the country by tambon, sex and month."""
-    with tempfile.TemporaryDirectory(prefix="dopa-disclosure-") as folder:
-        rows = _generated(Path(folder) / "generated", tables)
-        rows += _weak(min(tables, 200))
-        rows.append(_families(min(tables, FAMILIES)))
-        rows += _changed(Path(folder) / "changed", min(tables, 200))
-        rows += _optimum(Path(folder) / "small", small)
-        rows += _tambons(Path(folder) / "tambons")
-    return rows
+    folder = settings.state.parent
+    return [
+        *_generated(folder / "generated", TABLES),
+        *_weak(200),
+        _families(FAMILIES),
+        *_changed(folder / "changed", 200),
+        *_optimum(folder / "small", SMALL),
+        *_tambons(folder / "tambons"),
+    ]
 
 
 def _generated(folder: Path, tables: int) -> list[Row]:

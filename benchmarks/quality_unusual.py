@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measure import Row
+from dopa_pipelines.settings import Settings
 
 MONTHLY, DAILY = range(1000, 1120), range(1000, 1008)
 """Seeds; those below 1000 were there to build the method with."""
@@ -87,7 +88,7 @@ def _figures(made: Any) -> list[tuple[str, str | None, npt.NDArray[np.float64]]]
     return figures
 
 
-def measure() -> list[Row]:
+def measure(settings: Settings) -> list[Row]:
     """Recall and false alarms a dataset and year, of monthly and of daily histories; and the time to judge one delivery."""
     from tests.quality import histories
 

@@ -31,7 +31,7 @@
     {%- if model.resource_type == 'snapshot' -%}{%- do code.update({'snapshot': snapshot_of(model)}) -%}{%- endif -%}
     {%- set told = {
         'target': this.schema ~ '.' ~ this.identifier,
-        'run': env_var('DOPA_RUN_ID', '') or invocation_id,
+        'run': work_run(),
         'parent': env_var('DOPA_PARENT_RUN_ID', '') or none,
         'code': code,
         'version': model.checksum.checksum,

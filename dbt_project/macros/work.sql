@@ -6,7 +6,7 @@
     checks. A dbt that is killed is found by `dopa status` and the housekeeping sensor: nobody holds its turn. -#}
 {% macro begin_work() -%}
     {%- if execute and flags.WHICH in work_commands() %}
-    {{ work_begins('model', model, model.unique_id, inputs_of(model), described_model(model)) }};
+    {{ work_begins('model', this.schema ~ '.' ~ this.identifier, model.unique_id, inputs_of(model), described_model(model)) }};
     commit;
     {%- endif -%}
 {%- endmacro %}
@@ -40,21 +40,22 @@
 
 
 {% macro begin_check(node) -%}
-    {{ work_begins('check', node, 'check ' ~ node.unique_id, [], {'unique_id': node.unique_id, 'invocation_id': invocation_id}) }}
+    {%- set table = node.schema ~ '.' ~ (node.get('identifier') or node.alias) %}
+    {{ work_begins('check', table, 'check ' ~ node.unique_id, [], {'unique_id': node.unique_id, 'invocation_id': invocation_id}) }}
 {%- endmacro %}
 
 
 {#- One literal: see record_write. -#}
-{% macro work_begins(kind, node, name, inputs, detail) -%}
+{% macro work_begins(kind, table, name, inputs, detail) -%}
     {%- set told = {
         'work': work_id(name),
-        'target': node.schema ~ '.' ~ (node.get('identifier') or node.alias),
-        'run': env_var('DOPA_RUN_ID', '') or invocation_id,
+        'target': table,
+        'run': work_run(),
         'parent': env_var('DOPA_PARENT_RUN_ID', '') or none,
         'inputs': inputs,
         'detail': detail,
         'environment': target.name,
-        'turn': env_var('DOPA_DBT_TURN', '') or invocation_id
+        'turn': turn_name()
     } -%}
     select lineage.begin_work(
         (told ->> 'work')::uuid, '{{ kind }}', told ->> 'target', told ->> 'run', told ->> 'parent', told -> 'inputs',
@@ -66,15 +67,12 @@
 
 {% macro end_work(results) -%}
     {%- if execute and flags.WHICH in work_commands() + ['test'] -%}
-    {%- set began, ends, checks = [], [], {} -%}
+    {%- set ends, checks = [], {} -%}
     {%- for result in results -%}
         {%- set node, status = result.node, result.status | string -%}
         {%- if node.resource_type in ('model', 'seed', 'snapshot') and status in ('error', 'runtime error') -%}
             {#- One that could not even be compiled did not come as far as its pre-hook. -#}
-            {%- do began.append({
-                'work': work_id(node.unique_id), 'target': node.schema ~ '.' ~ node.alias, 'inputs': inputs_of(node),
-                'detail': described_model(node)
-            }) -%}
+            {{ work_begins('model', node.schema ~ '.' ~ node.alias, node.unique_id, inputs_of(node), described_model(node)) }};
             {%- do ends.append({
                 'work': work_id(node.unique_id), 'state': 'FAIL',
                 'detail': {'message': harmless(result.message), 'language': 'SQL'}
@@ -110,13 +108,6 @@
             'detail': {'assertions': assertions, 'message': message, 'language': 'SQL'}
         }) -%}
     {%- endfor -%}
-    {%- if began %}
-    select lineage.begin_work(
-        (began.work ->> 'work')::uuid, 'model', began.work ->> 'target', {{ work_run() }}, began.work -> 'inputs',
-        began.work -> 'detail', {{ quoted(target.name) }}, {{ quoted(turn_name()) }}
-    )
-    from jsonb_array_elements({{ quoted(tojson(began)) }}::jsonb) as began (work);
-    {%- endif -%}
     {%- if ends %}
     select lineage.end_work((ends.work ->> 'work')::uuid, ends.work ->> 'state', jsonb_strip_nulls(ends.work -> 'detail'))
     from jsonb_array_elements({{ quoted(tojson(ends)) }}::jsonb) as ends (work);
@@ -139,10 +130,9 @@
 {%- endmacro %}
 
 
-{#- Run and parent run, as record_write has them. -#}
+{#- The run of `dopa` or Dagster that started this dbt, or else dbt's own invocation. -#}
 {% macro work_run() -%}
-    {{ quoted(env_var('DOPA_RUN_ID', '') or invocation_id) }},
-    {{ quoted(env_var('DOPA_PARENT_RUN_ID')) if env_var('DOPA_PARENT_RUN_ID', '') else 'null' }}
+    {{ return(env_var('DOPA_RUN_ID', '') or invocation_id) }}
 {%- endmacro %}
 
 

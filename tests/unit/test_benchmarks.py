@@ -23,7 +23,7 @@ def test_a_measure_replaces_its_own_section_and_leaves_the_others(target: Path, 
     from benchmarks import definitions, releases
 
     told: list[Path] = []
-    monkeypatch.setattr(definitions, "measure", lambda: [measure.Row("a load", "1 s", met=True)])
+    monkeypatch.setattr(definitions, "measure", lambda _: [measure.Row("a load", "1 s", met=True)])
 
     def once(settings: Settings) -> list[measure.Row]:
         told.append(settings.state)
@@ -36,7 +36,7 @@ def test_a_measure_replaces_its_own_section_and_leaves_the_others(target: Path, 
     assert "| a load | 1 s |  |  |  | yes |" in before
     assert "| a release | 2 s | COPY 1 s | 2.0 | ≤ 1.5 | no |" in before
     assert before.index("## definitions") < before.index("## releases")
-    monkeypatch.setattr(definitions, "measure", lambda: [measure.Row("a load", "3 s", met=True)])
+    monkeypatch.setattr(definitions, "measure", lambda _: [measure.Row("a load", "3 s", met=True)])
     bench.one("definitions")
     assert target.read_text("utf-8") == before.replace("1 s |  |", "3 s |  |")
     assert not told[0].parent.exists()
