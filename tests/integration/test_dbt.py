@@ -68,6 +68,38 @@ def test_an_engineer_builds_beside_production(running: Any, tmp_path: Path) -> N
     assert "dev_somchai" not in running.dopa("trace", "hotel_licence", "--down").stdout
 
 
+def test_work_and_writes_say_whose_run_they_are(running: Any, tmp_path: Path) -> None:
+    """Also of a model that cannot be compiled, which dbt's hooks never hear of."""
+    turns = "select distinct turn like 'dopa-%' from lineage.work where kind = 'model' and state = 'START'"
+    assert query(running, turns) == [(True,)], "the turn that `dopa` holds, and not that of each dbt that it starts"
+    ((work, write),) = query(running, "select (select max(id) from lineage.work), (select max(id) from lineage.write)")
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "dbt_project", project)
+    uncompiled = "{% if execute %}{{ exceptions.raise_compiler_error('not like this') }}{% endif %} select 1 as one"
+    (project / "models" / "marts" / "uncompiled.sql").write_text(uncompiled)
+    told = {"DOPA_RUN_ID": "the run", "DOPA_PARENT_RUN_ID": "its parent", "DOPA_DEV_SCHEMA": "somchai"}
+    chosen = ("build", "--target", "dev", "--select", "+hotels", "uncompiled")
+    said, _ = (process := dbt(running, tmp_path / "target", *chosen, project=project, **told)).communicate()
+    assert process.returncode == 1, said
+
+    begun = f"from lineage.work where id > {work} and state = 'START'"
+    assert query(running, f"select distinct run_id, parent_run_id, environment {begun}") == [("the run", "its parent", "dev")]
+    writes = f"from lineage.write where id > {write}"
+    assert query(running, f"select distinct run_id, parent_run_id, environment {writes}") == [("the run", "its parent", "dev")]
+    marts = f"{begun} and target in ('dev_somchai_marts.hotels', 'dev_somchai_marts.uncompiled')"
+    assert query(running, f"select kind, target {marts} order by 1, 2") == [
+        ("check", "dev_somchai_marts.hotels"),
+        ("model", "dev_somchai_marts.hotels"),
+        ("model", "dev_somchai_marts.uncompiled"),
+    ]
+    inputs = "array(select i ->> 'name' from jsonb_array_elements(inputs) as i)"
+    (expected,) = query(running, f"select {inputs} {writes} and target = 'dev_somchai_marts.hotels'")
+    assert len(expected[0]) >= 1
+    assert query(running, f"select {inputs} {marts} and target like '%.hotels' and kind = 'model'") == [expected]
+    failed = f"select state from lineage.work where work in (select work {marts} and target like '%.uncompiled') order by id"
+    assert query(running, failed) == [("START",), ("FAIL",)]
+
+
 def test_two_at_once_take_turns_and_both_are_recorded(running: Any, tmp_path: Path) -> None:
     ((latest,),) = query(running, "select max(id) from lineage.write")
     pair = [dbt(running, tmp_path / str(number), "run", "--select", "+hotels") for number in range(2)]
